@@ -1,0 +1,422 @@
+"""Settings from the environment and `.env`. Every mistake is reported at once, with the variable's name.
+
+`python -m coach_server.cli docs` writes `.env.example` from this file; a test compares them.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import secrets
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated, Any
+from urllib.parse import quote
+
+from pydantic import AliasChoices, Field, SecretStr, ValidationError, field_validator
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+
+from coach_server.errors import ConfigError
+
+MIN_KEY_CHARS = 32
+_TEMPLATE = re.compile(
+    r"(your[-_ ]|change[-_ ]?me|example|replace|secure-random-key|xxxx|<.*>|placeholder)", re.I
+)
+_EXTENSION_ORIGIN = re.compile(r"chrome-extension://[a-p]{32}")
+_ORIGIN = re.compile(r"https?://[A-Za-z0-9.\-\[\]:]+")
+
+
+class AppEnv(StrEnum):
+    DEVELOPMENT = "development"
+    TEST = "test"
+    PRODUCTION = "production"
+
+
+class SocketDriver(StrEnum):
+    LEAN = "lean"
+    STOCK = "stock"
+
+
+def _aliases(*names: str) -> AliasChoices:
+    return AliasChoices(*names)
+
+
+Group = dict[str, Any]
+
+
+def _group(name: str) -> Group:
+    return {"group": name}
+
+
+class Settings(BaseSettings):
+    model_config = SettingsConfigDict(env_file=".env", extra="ignore", hide_input_in_errors=True)
+
+    # Server
+    app_env: AppEnv = Field(
+        AppEnv.DEVELOPMENT,
+        validation_alias=_aliases("APP_ENV", "NODE_ENV"),
+        description="`production` refuses to start with an unsafe configuration. Alias NODE_ENV.",
+        json_schema_extra=_group("Server"),
+    )
+    host: str = Field("127.0.0.1", validation_alias="HOST", description="Address to listen on.")
+    port: int = Field(8080, ge=0, le=65535, validation_alias="PORT", description="Port to listen on.")
+    data_dir: Path = Field(
+        Path("./data"),
+        validation_alias="DATA_DIR",
+        description="Folder of the SQLite file, the generated key, the mail outbox and every written file.",
+    )
+    node_id: str = Field(
+        "",
+        max_length=64,
+        validation_alias="NODE_ID",
+        description="Name of this instance among several. Empty: host name and port.",
+    )
+    log_level: str = Field("info", validation_alias="LOG_LEVEL", description="debug, info, warning or error.")
+    log_format: str = Field(
+        "",
+        pattern="^(|json|text)$",
+        validation_alias="LOG_FORMAT",
+        description="json or text. Empty: json in production, text elsewhere.",
+    )
+    trust_proxy: bool | None = Field(
+        None,
+        validation_alias="TRUST_PROXY",
+        description="Believe X-Forwarded-For and X-Forwarded-Proto. Empty: only in production.",
+    )
+    socket_driver: SocketDriver = Field(
+        SocketDriver.LEAN,
+        validation_alias="SOCKET_DRIVER",
+        description="lean, or stock: the Socket.IO library's own WebSocket driver.",
+    )
+
+    # Access
+    backend_api_key: Annotated[tuple[SecretStr, ...], NoDecode] = Field(
+        (),
+        validation_alias=_aliases("BACKEND_API_KEY", "API_KEY"),
+        description="API keys, comma-separated, each `key` or `name:key`; in production at least 32 "
+        "characters. Empty in development: one is generated, kept in DATA_DIR and printed once. Alias API_KEY.",
+        json_schema_extra=_group("Access"),
+    )
+    cors_origin: Annotated[tuple[str, ...], NoDecode] = Field(
+        (),
+        validation_alias=_aliases("CORS_ORIGIN", "ALLOWED_ORIGINS"),
+        description="Origins that may connect, comma-separated, compared exactly: https://app.example.com, "
+        "chrome-extension://<32 letters>. Empty in development: every chrome-extension id and "
+        "localhost; `*` is refused in production. Alias ALLOWED_ORIGINS.",
+    )
+    token_secret: SecretStr = Field(
+        SecretStr(""),
+        validation_alias="TOKEN_SECRET",
+        description="Signs user tokens. Empty: derived from the first API key (the same on every instance).",
+    )
+    max_sockets_per_ip: int = Field(
+        1000, ge=1, validation_alias="MAX_SOCKETS_PER_IP", description="Open sockets of one address."
+    )
+    max_calls_per_key: int = Field(
+        2000, ge=1, validation_alias="MAX_CALLS_PER_KEY", description="Live conversations of one API key."
+    )
+
+    # Storage
+    database_url: SecretStr = Field(
+        SecretStr(""),
+        validation_alias="DATABASE_URL",
+        description="postgresql://… for several instances. Empty: SQLite in DATA_DIR, or RDS_HOSTNAME and "
+        "its companions where Elastic Beanstalk sets them.",
+        json_schema_extra=_group("Storage"),
+    )
+    redis_url: SecretStr = Field(
+        SecretStr(""),
+        validation_alias="REDIS_URL",
+        description="redis://, rediss://, valkey:// … : needed when several instances share one database.",
+    )
+
+    # The model
+    openai_api_key: SecretStr = Field(
+        SecretStr(""),
+        validation_alias="OPENAI_API_KEY",
+        description="Without it the built-in coach answers.",
+        json_schema_extra=_group("The model"),
+    )
+    openai_base_url: str = Field(
+        "",
+        validation_alias="OPENAI_BASE_URL",
+        description="Any server that speaks the OpenAI API: http://localhost:11434/v1. Empty: the vendor's.",
+    )
+    openai_model: str = Field(
+        "gpt-6-luna", validation_alias="OPENAI_MODEL", description="Model of live tips."
+    )
+    openai_model_cheap: str = Field(
+        "gpt-6-luna",
+        validation_alias="OPENAI_MODEL_CHEAP",
+        description="Model once half the cost cap is spent.",
+    )
+    openai_model_analysis: str = Field(
+        "gpt-6-luna", validation_alias="OPENAI_MODEL_ANALYSIS", description="Model of the post-call summary."
+    )
+    tip_timeout_ms: int = Field(
+        3500,
+        ge=200,
+        le=20000,
+        validation_alias="TIP_TIMEOUT_MS",
+        description="Total time a tip may take on the model, retry included; then the built-in "
+        "coach answers.",
+    )
+    cost_cap_usd_per_call: float = Field(
+        0.25,
+        ge=0,
+        validation_alias="COST_CAP_USD_PER_CALL",
+        description="Model money a call may cost. 0: no cap.",
+    )
+    cost_cap_usd_per_day: float = Field(
+        25.0,
+        ge=0,
+        validation_alias="COST_CAP_USD_PER_DAY",
+        description="Model money a day may cost. 0: no cap.",
+    )
+
+    # Coaching
+    warmup_ms: int = Field(
+        180_000,
+        ge=0,
+        le=3_600_000,
+        validation_alias="WARMUP_MS",
+        description="Time before the first tip (seed default: three minutes). A client may set its own.",
+        json_schema_extra=_group("Coaching"),
+    )
+    tip_interval_ms: int = Field(
+        30_000,
+        ge=100,
+        le=3_600_000,
+        validation_alias="TIP_INTERVAL_MS",
+        description="Time between tips, auto mode.",
+    )
+    silence_ms: int = Field(
+        3_000,
+        ge=50,
+        le=60_000,
+        validation_alias="SILENCE_MS",
+        description="Silence that ends a captured answer.",
+    )
+    reaction_timeout_ms: int = Field(
+        30_000,
+        ge=100,
+        le=600_000,
+        validation_alias="REACTION_TIMEOUT_MS",
+        description="How long the customer's reaction is waited for.",
+    )
+    away_grace_ms: int = Field(
+        10_000,
+        ge=0,
+        le=600_000,
+        validation_alias="AWAY_GRACE_MS",
+        description="No model calls for a client that is away longer.",
+    )
+    abandon_ms: int = Field(
+        3_600_000,
+        ge=1_000,
+        validation_alias="ABANDON_MS",
+        description="A client that is away this long has left: the conversation ends as abandoned.",
+    )
+    default_language: str = Field(
+        "en", pattern="^(en|nl|he)$", validation_alias="DEFAULT_LANGUAGE", description="en, nl or he."
+    )
+    playbook_dir: Path | None = Field(
+        None, validation_alias="PLAYBOOK_DIR", description="Folder with your own playbooks (TOML)."
+    )
+    consent_required: bool = Field(
+        False,
+        validation_alias="CONSENT_REQUIRED",
+        description="Keep no transcript of a conversation that was started without consent.",
+    )
+
+    # Speech to text
+    stt_provider: str = Field(
+        "",
+        pattern="^(|deepgram|aws|deepgram,aws|aws,deepgram)$",
+        validation_alias="STT_PROVIDER",
+        description="deepgram, aws, or both in order of preference. Empty: Deepgram when its key is set.",
+        json_schema_extra=_group("Speech to text"),
+    )
+    deepgram_api_key: SecretStr = Field(
+        SecretStr(""), validation_alias="DEEPGRAM_API_KEY", description="Key of Deepgram."
+    )
+    deepgram_base_url: str = Field(
+        "https://api.deepgram.com",
+        validation_alias="DEEPGRAM_BASE_URL",
+        description="Where Deepgram answers.",
+    )
+    deepgram_model: str = Field("nova-3", validation_alias="DEEPGRAM_MODEL", description="Deepgram model.")
+
+    # AWS
+    aws_region: str = Field(
+        "us-east-1",
+        validation_alias="AWS_REGION",
+        description="Region of Transcribe and SES. Credentials come from AWS_ACCESS_KEY_ID and "
+        "AWS_SECRET_ACCESS_KEY or the instance profile.",
+        json_schema_extra=_group("AWS"),
+    )
+    aws_transcribe_url: str = Field(
+        "",
+        validation_alias="AWS_TRANSCRIBE_URL",
+        description="Another endpoint for Transcribe (wss://host:port).",
+    )
+
+    # Mail
+    mail_provider: str = Field(
+        "outbox",
+        pattern="^(outbox|ses)$",
+        validation_alias="MAIL_PROVIDER",
+        description="ses, or outbox: messages are written to DATA_DIR/outbox.",
+        json_schema_extra=_group("Mail"),
+    )
+    email_from_address: str = Field(
+        "coach@localhost", validation_alias="EMAIL_FROM_ADDRESS", description="Sender of reports."
+    )
+    aws_ses_url: str = Field("", validation_alias="AWS_SES_URL", description="Another endpoint for SES.")
+
+    @field_validator("backend_api_key", mode="before")
+    @classmethod
+    def _split_keys(cls, value: object) -> object:
+        return (
+            tuple(part.strip() for part in value.split(",") if part.strip())
+            if isinstance(value, str)
+            else value
+        )
+
+    @field_validator("cors_origin", mode="before")
+    @classmethod
+    def _split_origins(cls, value: object) -> object:
+        if not isinstance(value, str):
+            return value
+        return tuple(part.strip().rstrip("/") for part in value.split(",") if part.strip())
+
+    @field_validator("cors_origin")
+    @classmethod
+    def _check_origins(cls, origins: tuple[str, ...]) -> tuple[str, ...]:
+        for origin in origins:
+            if origin != "*" and not _EXTENSION_ORIGIN.fullmatch(origin) and not _ORIGIN.fullmatch(origin):
+                raise ValueError(
+                    "each origin must be https://host[:port] or chrome-extension://<32 letters a-p>, "
+                    "without a path"
+                )
+        return origins
+
+    @field_validator("log_level")
+    @classmethod
+    def _check_level(cls, value: str) -> str:
+        if value.lower() not in ("debug", "info", "warning", "warn", "error"):
+            raise ValueError("must be debug, info, warning or error")
+        return "warning" if value.lower() == "warn" else value.lower()
+
+    @property
+    def is_production(self) -> bool:
+        return self.app_env is AppEnv.PRODUCTION
+
+    @property
+    def api_keys(self) -> list[tuple[str, str]]:
+        """(name, key); unnamed ones are called `default`, `key-2`, …"""
+        named = []
+        for number, secret in enumerate(self.backend_api_key, start=1):
+            name, colon, key = secret.get_secret_value().partition(":")
+            if colon and re.fullmatch(r"[A-Za-z0-9_-]{1,32}", name):
+                named.append((name, key))
+            else:
+                fallback = "default" if number == 1 else f"key-{number}"
+                named.append((fallback, secret.get_secret_value()))
+        return named
+
+    @property
+    def trusts_proxy(self) -> bool:
+        return self.is_production if self.trust_proxy is None else self.trust_proxy
+
+    @property
+    def resolved_database_url(self) -> str:
+        """DATABASE_URL, else Elastic Beanstalk's coupled database, else SQLite in DATA_DIR."""
+        if url := self.database_url.get_secret_value():
+            return url
+        if host := os.environ.get("RDS_HOSTNAME"):
+            user = quote(os.environ.get("RDS_USERNAME", ""), safe="")
+            password = quote(os.environ.get("RDS_PASSWORD", ""), safe="")
+            port, name = os.environ.get("RDS_PORT", "5432"), os.environ.get("RDS_DB_NAME", "ebdb")
+            return f"postgresql://{user}:{password}@{host}:{port}/{name}?sslmode=require"
+        return f"sqlite:///{(self.data_dir / 'coach.sqlite3').resolve()}"
+
+    def problems(self) -> list[str]:
+        """What the server must not start with; one sentence each, naming the variable."""
+        found = []
+        names = [name for name, _ in self.api_keys]
+        if len(set(names)) != len(names):
+            found.append("BACKEND_API_KEY: each key needs a name of its own.")
+        if not self.is_production:
+            return found
+        if not self.api_keys:
+            found.append("BACKEND_API_KEY is missing: set a random key of at least 32 characters.")
+        for name, key in self.api_keys:
+            if _TEMPLATE.search(key):
+                found.append(f"BACKEND_API_KEY ({name}) is a template value: set a random key.")
+            elif len(key) < MIN_KEY_CHARS:
+                found.append(f"BACKEND_API_KEY ({name}) is shorter than {MIN_KEY_CHARS} characters.")
+        if "*" in self.cors_origin:
+            found.append("CORS_ORIGIN must not be * in production: list the origins that may connect.")
+        return found
+
+
+def load_settings(env_file: str | None = ".env") -> Settings:
+    """Read and check everything. Raises ConfigError with one line a mistake, all of them at once."""
+    lines: list[str] = []
+    try:
+        settings = Settings(_env_file=env_file)
+    except ValidationError as error:
+        lines = _lines(error)
+        settings = _without(error, env_file)
+    lines += settings.problems()
+    if lines:
+        raise ConfigError("\n".join(lines))
+    return settings
+
+
+def _without(error: ValidationError, env_file: str | None) -> Settings:
+    """The settings with every faulty variable at its default, so that the rest can be checked too."""
+    faulty = {str(fault["loc"][0]) for fault in error.errors() if fault["loc"]}
+    defaults = {}
+    for field in Settings.model_fields.values():
+        for name in variable_names(field.validation_alias):
+            if name in faulty:
+                defaults[name] = field.default
+    return Settings(_env_file=env_file, **defaults)
+
+
+def variable_names(alias: object) -> list[str]:
+    """The environment variables a field reads, first one first."""
+    if isinstance(alias, AliasChoices):
+        return [str(choice) for choice in alias.choices]
+    return [str(alias)]
+
+
+def _lines(error: ValidationError) -> list[str]:
+    lines = []
+    for fault in error.errors(include_input=False, include_url=False):
+        message = str(fault["msg"]).removeprefix("Value error, ")
+        where = fault["loc"][0] if fault["loc"] else ""
+        lines.append(f"{where}: {message}" if where else message)
+    return lines
+
+
+def with_generated_key(settings: Settings) -> tuple[Settings, str | None]:
+    """In development a missing API key is made once and kept in DATA_DIR (mode 600).
+
+    Returns the settings with a key, and the key itself when it was made just now, to be printed once.
+    """
+    if settings.api_keys:
+        return settings, None
+    path = settings.data_dir / "api-key"
+    fresh = None
+    if path.exists():
+        key = path.read_text(encoding="ascii").strip()
+    else:
+        settings.data_dir.mkdir(parents=True, exist_ok=True)
+        key = fresh = secrets.token_urlsafe(32)
+        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+        with os.fdopen(descriptor, "w", encoding="ascii") as file:
+            file.write(key + "\n")
+    return settings.model_copy(update={"backend_api_key": (SecretStr(key),)}), fresh
