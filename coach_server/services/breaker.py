@@ -1,0 +1,103 @@
+"""A circuit breaker: stops asking a provider that does not answer, and asks again now and then.
+
+    closed     faults in a row reach the limit, a fatal fault,     -> open for 5, then 10, then 15 s
+               or a fault that names its own waiting time
+    open       the rest is over                                    -> half-open
+    half-open  one call goes through: it succeeds                  -> closed
+                                      it fails                     -> open, for longer
+
+One breaker belongs to one provider and is shared by every conversation. It holds no lock and waits for
+nothing: each method is a few comparisons on the injected clock.
+"""
+
+from __future__ import annotations
+
+from enum import StrEnum
+
+from coach_server.clock import Clock
+
+
+class BreakerState(StrEnum):
+    CLOSED = "closed"
+    OPEN = "open"
+    HALF_OPEN = "half_open"
+
+
+class Breaker:
+    """`allow()` before each call, then exactly one of `succeeded`, `failed`, `abandoned`. Times in seconds.
+
+    A provider may ask for a longer rest (retry-after); it gets at most `obey_s`, so that a mad header cannot
+    silence the model for a day.
+    """
+
+    def __init__(
+        self,
+        clock: Clock,
+        *,
+        faults: int = 3,
+        rest_s: float = 5.0,
+        rest_max_s: float = 15.0,
+        obey_s: float = 120.0,
+    ) -> None:
+        self._clock = clock
+        self._limit = faults
+        self._rest_s = rest_s
+        self._rest_max_s = rest_max_s
+        self._obey_s = obey_s
+        self._faults = 0
+        self._openings = 0
+        self._open_until: float | None = None
+        self._probe_until: float | None = None
+
+    @property
+    def state(self) -> BreakerState:
+        if self._open_until is None:
+            return BreakerState.CLOSED
+        return BreakerState.OPEN if self._clock.now() < self._open_until else BreakerState.HALF_OPEN
+
+    @property
+    def retry_at(self) -> float | None:
+        """When the next probe may go (seconds since the epoch), None while closed."""
+        return self._open_until
+
+    def allow(self) -> bool:
+        """Whether a call may go now. In half-open the first who asks gets the probe."""
+        if self._open_until is None:
+            return True
+        now = self._clock.now()
+        if now < self._open_until:
+            return False
+        if self._probe_until is not None and now < self._probe_until:
+            return False
+        # A probe whose outcome nobody reports must not keep the breaker open for ever.
+        self._probe_until = now + self._rest_max_s
+        return True
+
+    def succeeded(self) -> None:
+        self._faults = 0
+        self._openings = 0
+        self._open_until = None
+        self._probe_until = None
+
+    def failed(self, retry_after_s: float | None = None, *, fatal: bool = False) -> None:
+        """`fatal`: another call cannot help either (wrong key, empty account)."""
+        self._faults += 1
+        wait = min(retry_after_s or 0.0, self._obey_s)
+        if self._open_until is None:
+            if fatal or wait > 0 or self._faults >= self._limit:
+                self._open(wait)
+        elif self.state is BreakerState.HALF_OPEN:
+            self._open(wait)
+        else:
+            # A call that had started before the opening: it may only ask for more patience.
+            self._open_until = max(self._open_until, self._clock.now() + wait)
+
+    def abandoned(self) -> None:
+        """The call was cancelled by us; it says nothing about the provider."""
+        self._probe_until = None
+
+    def _open(self, wait: float) -> None:
+        self._openings += 1
+        rest = min(self._rest_s * self._openings, self._rest_max_s)
+        self._open_until = self._clock.now() + max(rest, wait)
+        self._probe_until = None
