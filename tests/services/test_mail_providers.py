@@ -141,7 +141,7 @@ async def test_the_outbox_writes_a_message_any_mail_program_opens(tmp_path: Path
     text, html = read.get_body(("plain",)), read.get_body(("html",))
     assert text is not None
     assert html is not None
-    assert text.get_content().strip() == MESSAGE.text
+    assert text.get_content().splitlines() == MESSAGE.text.splitlines()
     assert "שלום" in html.get_content()
     assert (file.stat().st_mode & 0o777, file.parent.stat().st_mode & 0o777) == (0o600, 0o700)
 
