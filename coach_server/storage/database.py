@@ -152,8 +152,11 @@ class Database:
     async def _connected(self) -> AsyncIterator[AsyncConnection]:
         with _storage("The database does not answer.", OSError):
             connection = await self.engine.connect()
-        async with connection:
+        try:
             yield connection
+        finally:
+            # To the pool also when we are cancelled meanwhile.
+            await asyncio.shield(asyncio.create_task(connection.close(), name="give back connection"))
 
     async def _answers(self) -> bool:
         try:

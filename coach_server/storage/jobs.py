@@ -27,9 +27,19 @@ class Job:
     attempts: int
 
 
-async def enqueue(conn: AsyncConnection, kind: str, key: str, payload: dict[str, Any], run_at: float) -> None:
-    """Ignored when a job with this key was ever enqueued."""
-    job = {"kind": kind, "key": key, "payload": payload, "run_at": run_at, "created_at": run_at}
+async def enqueue(
+    conn: AsyncConnection,
+    kind: str,
+    key: str,
+    payload: dict[str, Any],
+    run_at: float,
+    *,
+    now: float | None = None,
+) -> None:
+    """Ignored when a job with this key was ever enqueued. `now`, when it is not `run_at`, is kept as the time
+    of enqueueing."""
+    created_at = run_at if now is None else now
+    job = {"kind": kind, "key": key, "payload": payload, "run_at": run_at, "created_at": created_at}
     await conn.execute(
         insert_into(t, conn.dialect.name)
         .values(**job, status="queued", attempts=0)
@@ -85,12 +95,13 @@ async def renew(
     return set(renewed.scalars())
 
 
-async def release_owner(conn: AsyncConnection, owner: str) -> int:
-    """Put back every job that `owner` holds, due at once; answers how many."""
+async def release_owner(conn: AsyncConnection, owner: str, *, forgive: bool = False) -> int:
+    """Put back every job that `owner` holds, due at once; answers how many. `forgive` takes back the attempt:
+    the job did not fail, its runner was stopped."""
     released = await conn.execute(
         update(t)
         .where(t.c.owner == owner, t.c.status == "running")
-        .values(status="queued", owner=None, lease_until=None)
+        .values(status="queued", owner=None, lease_until=None, attempts=t.c.attempts - (1 if forgive else 0))
     )
     return released.rowcount
 
