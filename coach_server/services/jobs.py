@@ -27,8 +27,8 @@ class JobRunner:
     """One per process, owned by the task of `run`.
 
     `owner` names this instance. When the name outlives a restart, what the instance held when it crashed is
-    back in work at once; what others held comes back when their lease is over. `on_dead` hears kind and payload
-    of a job that was given up.
+    back in work at once; what others held comes back when their lease is over. `on_dead` hears kind and
+    payload of a job that was given up.
     """
 
     def __init__(

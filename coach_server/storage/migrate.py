@@ -8,7 +8,7 @@ from alembic import command
 from alembic.config import Config
 from alembic.util import CommandError
 from sqlalchemy import URL, Connection, text
-from sqlalchemy.ext.asyncio import AsyncConnection
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from coach_server.errors import ConfigError
 from coach_server.paths import bundled
@@ -19,7 +19,7 @@ _LOCK = 0x636F616368
 
 
 def migrate(url: URL) -> None:
-    asyncio.run(_migrate(url))
+    asyncio.run(_migrate(make_migration_engine(url)))
 
 
 def configuration(connection: Connection | None = None) -> Config:
@@ -30,8 +30,7 @@ def configuration(connection: Connection | None = None) -> Config:
     return config
 
 
-async def _migrate(url: URL) -> None:
-    engine = make_migration_engine(url)
+async def _migrate(engine: AsyncEngine) -> None:
     try:
         async with engine.connect() as connection, connection.begin():
             await _lock(connection)
