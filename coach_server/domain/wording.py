@@ -49,7 +49,7 @@ def same_words(text: str) -> str:
 
 
 def share_of_script(text: str, script: str) -> float:
-    """How many of the letters of `text` belong to a script such as LATIN or HEBREW, 0..1; 1 without letters."""
+    """The share of letters of `text` in a script such as LATIN or HEBREW, 0..1; 1 without letters."""
     letters = [c for c in text if c.isalpha()]
     if not letters:
         return 1.0

@@ -1,7 +1,7 @@
 """A circuit breaker: stops asking a provider that does not answer, and asks again now and then.
 
-    closed     faults in a row reach the limit, a fatal fault,     -> open for 5, then 10, then 15 s
-               or a fault that names its own waiting time
+    closed     faults in a row reach the limit,                    -> open for 5, then 10, then 15 s
+               or a fault names its own waiting time
     open       the rest is over                                    -> half-open
     half-open  one call goes through: it succeeds                  -> closed
                                       it fails                     -> open, for longer
@@ -12,9 +12,24 @@ nothing: each method is a few comparisons on the injected clock.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from enum import StrEnum
 
 from coach_server.clock import Clock
+from coach_server.errors import ProviderError
+
+
+class Unfit(ProviderError):
+    """The model answered well, but not with something this call can use (a repeat, a step back)."""
+
+
+class NotAsked(ProviderError):
+    """The model was not asked. `degraded`: although it should have been (a cap, an open breaker)."""
+
+    def __init__(self, message: str, *, degraded: bool = True) -> None:
+        super().__init__(message)
+        self.degraded = degraded
 
 
 class BreakerState(StrEnum):
@@ -79,18 +94,41 @@ class Breaker:
         self._open_until = None
         self._probe_until = None
 
-    def failed(self, retry_after_s: float | None = None, *, fatal: bool = False) -> None:
-        """`fatal`: another call cannot help either (wrong key, empty account)."""
+    def failed(self, retry_after_s: float | None = None) -> None:
         self._faults += 1
         wait = min(retry_after_s or 0.0, self._obey_s)
         if self._open_until is None:
-            if fatal or wait > 0 or self._faults >= self._limit:
+            if wait > 0 or self._faults >= self._limit:
                 self._open(wait)
         elif self.state is BreakerState.HALF_OPEN:
             self._open(wait)
         else:
             # A call that had started before the opening: it may only ask for more patience.
             self._open_until = max(self._open_until, self._clock.now() + wait)
+
+    @contextmanager
+    def guard(self) -> Iterator[None]:
+        """Round one call: raises NotAsked when the breaker is open, and reports how the call went."""
+        if not self.allow():
+            raise NotAsked("The model is resting after faults.")
+        try:
+            yield
+        except Unfit:
+            self.succeeded()
+            raise
+        except ProviderError as error:
+            if isinstance(error, NotAsked):
+                self.abandoned()
+            else:
+                self.failed(error.retry_after_s)
+            raise
+        except Exception:
+            self.failed()
+            raise
+        except BaseException:
+            self.abandoned()
+            raise
+        self.succeeded()
 
     def abandoned(self) -> None:
         """The call was cancelled by us; it says nothing about the provider."""

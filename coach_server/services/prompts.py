@@ -2,9 +2,9 @@
 
 A file is TOML between two `+++` lines (`role`, `temperature`, `max_tokens`, `output`, `variables`, optional
 `model`), then the system text, then a line `=== user ===`, then the user text with `$name` placeholders. The
-system text takes no placeholder, so nothing of a call can get into it, and it is the same bytes for every call:
-the prefix that a vendor can cache. What fills the placeholders of the user text is data: it cannot close the
-`<call>` that stands round it.
+system text takes no placeholder, so nothing of a call can get into it, and it is the same bytes for every
+call: the prefix that a vendor can cache. What fills the placeholders of the user text is data: it cannot
+close the `<call>` that stands round it.
 """
 
 from __future__ import annotations
@@ -128,7 +128,7 @@ class Prompts:
     def speaks(self, code: str) -> bool:
         return _primary(code) in self._languages
 
-    def render(self, name: str, language: str, **variables: str) -> Rendered:
+    def render(self, name: str, language: str, /, **variables: str) -> Rendered:
         """The prompt in that language, or in English where the language has none. Every declared variable and
         no other must be given."""
         prompt = self._prompts[self._folder(language)].get(name) or self._prompts[BASE_LANGUAGE][name]

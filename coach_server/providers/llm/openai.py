@@ -34,6 +34,8 @@ STREAM_BYTES = 2_000_000
 RETRY_WAIT_S = 0.25
 RETRY_NEEDS_S = 0.3
 LIST_MODELS_S = 5.0
+# A wrong key and an empty account stay so until somebody acts: this spares them the next calls.
+HOPELESS_REST_S = 30.0
 # Parameters that a server may not know. What it refuses is left out from then on.
 OPTIONAL = (
     "reasoning_effort",
@@ -270,9 +272,9 @@ def _refused_or_failed(error: openai.APIStatusError, body: Mapping[str, Any]) ->
     if status in (400, 422):
         return _refused(error, body)
     if status == 429 and "insufficient_quota" in (error.code, error.type):
-        return _Fault(ProviderError("The model's account is empty."))
+        return _Fault(ProviderError("The model's account is empty.", retry_after_s=HOPELESS_REST_S))
     if status in (401, 403):
-        return _Fault(ProviderError("The model did not accept the key."))
+        return _Fault(ProviderError("The model did not accept the key.", retry_after_s=HOPELESS_REST_S))
     retryable = status in (408, 409, 429) or status >= 500
     if headers.get("x-should-retry") in ("true", "false"):
         retryable = headers["x-should-retry"] == "true"

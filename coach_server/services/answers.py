@@ -1,0 +1,83 @@
+"""The forms a model's answer may have, and the first look at it. What it says is judged by who asked."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping
+from typing import Any
+
+from coach_server.domain.tip import Stage
+from coach_server.domain.wording import same_words
+from coach_server.errors import ProviderError
+from coach_server.providers.llm import LLMCall, Message
+from coach_server.services.prompts import Rendered
+
+WRONG_FORM = "The model's answer has the wrong form."
+LEAK_WORDS = 6
+
+
+def _strict(**properties: Mapping[str, Any]) -> dict[str, Any]:
+    """A strict object: every property required, no others. Models write them in this order."""
+    return {
+        "type": "object",
+        "properties": properties,
+        "required": list(properties),
+        "additionalProperties": False,
+    }
+
+
+_TEXT = {"type": "string"}
+_TEXTS = {"type": "array", "items": _TEXT}
+_THREE = {"type": "array", "items": _TEXT, "minItems": 3, "maxItems": 3}
+
+# By the name that stands as `output` in a prompt. Short on purpose: vendors count them as input, every time.
+SCHEMAS: Mapping[str, Mapping[str, Any] | None] = {
+    "text": None,
+    "tip": _strict(
+        stage={"type": "string", "enum": [stage.value for stage in Stage]},
+        heading=_TEXT,
+        minimal=_TEXT,
+        explanative=_TEXT,
+        contextual=_TEXT,
+        context=_TEXT,
+    ),
+    "choice": _strict(heading=_TEXT, lines=_THREE, context=_TEXT),
+    "replies": _strict(responses=_THREE, context=_TEXT),
+    "summary": _strict(summary=_TEXT, did_well=_TEXTS, do_better=_TEXTS, next_step=_TEXT),
+}
+
+
+def llm_call(prompt: Rendered, model: str, deadline_s: float) -> LLMCall:
+    """The system text first and alone in its role; everything that varies in the user's."""
+    settings = prompt.settings
+    schema = SCHEMAS[settings.output]
+    return LLMCall(
+        model=model,
+        messages=(Message("system", prompt.system), Message("user", prompt.user)),
+        schema_name=settings.output if schema else None,
+        schema=schema,
+        temperature=settings.temperature,
+        max_tokens=settings.max_tokens,
+        cache_key=settings.cache_key,
+        deadline_s=deadline_s,
+    )
+
+
+def json_object(text: str) -> dict[str, Any]:
+    """The object in `text`, also where a model put a fence or a sentence round it. ProviderError without."""
+    start, end = text.find("{"), text.rfind("}")
+    try:
+        found = json.loads(text[start : end + 1]) if 0 <= start < end else None
+    except (ValueError, RecursionError):
+        found = None
+    if not isinstance(found, dict):
+        raise ProviderError(WRONG_FORM)
+    return found
+
+
+def gives_away(text: str, system: str) -> bool:
+    """Whether `text` says a sentence of the prompt (six words or more of it in a row)."""
+    spoken = same_words(text)
+    sentences = (same_words(part) for part in re.split(r"[.:;\n]", system))
+    return any(sentence in spoken for sentence in sentences if len(sentence.split()) >= LEAK_WORDS)
