@@ -10,8 +10,8 @@ from datetime import UTC, tzinfo
 from loguru import logger
 
 from coach_server.clock import Clock
-from coach_server.errors import Forbidden, RateLimited
-from coach_server.providers.mail import Mail, MailMessage
+from coach_server.errors import ConfigError, Forbidden, RateLimited
+from coach_server.providers.mail import Mail, MailMessage, is_sender
 from coach_server.services import report_page
 from coach_server.services.report_input import CallMetadata, ReportIn
 
@@ -23,7 +23,7 @@ MAX_COUNTED = 10_000
 class Reports:
     """`sender` comes from the configuration and never from a request. `allowed_domains` limits who may be
     written to (the extension carries its key with it, so a key alone should not be able to mail the world);
-    empty means anyone."""
+    empty means anyone. Raises ConfigError for a sender that is no address."""
 
     def __init__(
         self,
@@ -36,6 +36,8 @@ class Reports:
         zone: tzinfo = UTC,
         per_minute: int = REPORTS_PER_MINUTE,
     ) -> None:
+        if not is_sender(sender):
+            raise ConfigError("The sender of reports is not an e-mail address.")
         self._mail = mail
         self._sender = sender
         self._domains = frozenset(domain.lower() for domain in allowed_domains)

@@ -7,6 +7,7 @@ import email
 import email.policy
 from collections.abc import AsyncIterator
 from dataclasses import replace
+from email.header import decode_header, make_header
 from pathlib import Path
 
 import aiohttp
@@ -15,7 +16,7 @@ from loguru import logger
 
 from coach_server.errors import Invalid, ProviderError, ProviderTimeout, StorageFailed
 from coach_server.providers.aws_credentials import AwsCredentials
-from coach_server.providers.mail import MailMessage, is_address
+from coach_server.providers.mail import MailMessage, is_address, is_sender
 from coach_server.providers.mail.outbox import Outbox
 from coach_server.providers.mail.ses import Ses
 from coach_server.testing import ManualClock
@@ -61,6 +62,14 @@ async def test_ses_takes_a_signed_message_and_gives_its_id(fake: FakeSes, ses: S
     assert simple["Subject"] == {"Data": MESSAGE.subject, "Charset": "UTF-8"}
     assert simple["Body"]["Text"]["Data"] == MESSAGE.text
     assert simple["Body"]["Html"]["Data"] == MESSAGE.html
+
+
+async def test_a_sender_name_outside_ascii_is_encoded_as_ses_wants_it(fake: FakeSes, ses: Ses) -> None:
+    await ses.send(replace(MESSAGE, sender="Zoë <coach@example.com>"))
+    sender = fake.messages[0]["FromEmailAddress"]
+    assert sender.isascii()
+    assert sender.endswith(" <coach@example.com>")
+    assert str(make_header(decode_header(sender))) == "Zoë <coach@example.com>"
 
 
 async def test_temporary_credentials_are_part_of_the_signature(
@@ -201,6 +210,28 @@ def test_usual_addresses_are_addresses(address: str) -> None:
 )
 def test_what_could_be_something_else_than_one_address_is_none(address: str) -> None:
     assert not is_address(address)
+
+
+@pytest.mark.parametrize("sender", ["a@b.nl", "Coach <a@b.nl>", "coach@localhost", '"Zoë, team" <a@b.nl>'])
+def test_a_sender_may_carry_a_name_and_live_on_this_machine(sender: str) -> None:
+    assert is_sender(sender)
+
+
+@pytest.mark.parametrize(
+    "sender",
+    [
+        "",
+        "Coach",
+        "localhost",
+        "@localhost",
+        "a b@localhost",
+        "Coach\n <a@b.nl>",
+        "a@nowhere",
+        "a@b.nl, c@d.nl",
+    ],
+)
+def test_what_is_no_sender_is_none(sender: str) -> None:
+    assert not is_sender(sender)
 
 
 @pytest.mark.parametrize(

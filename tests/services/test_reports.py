@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from loguru import logger
 from pydantic import ValidationError
 
-from coach_server.errors import Forbidden, ProviderError, RateLimited
+from coach_server.errors import ConfigError, Forbidden, ProviderError, RateLimited
 from coach_server.providers.mail import MailMessage
 from coach_server.services import report_page
 from coach_server.services.report_input import ReportIn
@@ -436,6 +436,11 @@ async def test_with_allowed_domains_nobody_else_is_written_to(
     with pytest.raises(Forbidden):
         await reports.send_report(report(lambda body: body["callMetadata"].update(change)))
     assert len(postbox.messages) == 1
+
+
+def test_a_sender_that_is_no_address_stops_the_start(postbox: Postbox, clock: ManualClock) -> None:
+    with pytest.raises(ConfigError, match="sender"):
+        Reports(postbox, "Coach", clock)
 
 
 async def test_no_word_name_or_address_of_a_report_reaches_the_log(reports: Reports) -> None:

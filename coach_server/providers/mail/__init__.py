@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
-from email.utils import parseaddr
+from email.utils import getaddresses
 from typing import Protocol
 
 from coach_server.errors import Invalid
@@ -25,6 +25,17 @@ def is_address(text: str) -> bool:
     return len(text) <= MAX_ADDRESS_CHARS and len(local) <= 64 and _ADDRESS.fullmatch(text) is not None
 
 
+def is_sender(text: str) -> bool:
+    """An address, with or without a name before it. For the outbox `@localhost` will do as well."""
+    if _CONTROL.search(text):
+        return False
+    addresses = getaddresses([text])
+    if len(addresses) != 1:
+        return False
+    local, at, host = addresses[0][1].rpartition("@")
+    return is_address(local + at + ("example.com" if host == "localhost" else host))
+
+
 @dataclass(frozen=True, slots=True)
 class MailMessage:
     """`sender` may carry a name: `Coach <coach@example.com>`. Raises Invalid where a field could inject a
@@ -38,7 +49,7 @@ class MailMessage:
     cc: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
-        if _CONTROL.search(self.sender) or not is_address(parseaddr(self.sender)[1]):
+        if not is_sender(self.sender):
             raise Invalid("The sender is not an e-mail address.", field="sender")
         for field, addresses in (("to", self.to), ("cc", self.cc)):
             if not all(map(is_address, addresses)):

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Mapping
+from email.utils import formataddr, parseaddr
 
 import aiohttp
 import orjson
@@ -76,7 +77,8 @@ class Ses:
 
 def _request(message: MailMessage) -> dict[str, object]:
     return {
-        "FromEmailAddress": message.sender,
+        # SES wants names outside ASCII as encoded words.
+        "FromEmailAddress": formataddr(parseaddr(message.sender)),
         "Destination": {"ToAddresses": list(message.to), "CcAddresses": list(message.cc)},
         "Content": {
             "Simple": {
