@@ -156,7 +156,7 @@ class Transcriptions:
         pcm = parse.pcm(chunk)
         session = self._find(Key(owner, sid, parse.session_id(session_id, ChunkFailed)))
         if session.fault is not None:
-            raise session.fault
+            raise session.fault.with_traceback(None)  # else each refused chunk would lengthen it
         if len(pcm) % (session.spec.channels * SAMPLE_BYTES):
             raise InvalidAudioData("The audio does not end on a whole sample.", field="chunk")
         session.take(pcm, speaker if speaker in SPEAKERS else None, self._clock.now())
@@ -173,8 +173,10 @@ class Transcriptions:
         self._forget(session)
         session.end()
         if session.task is not None:
-            await asyncio.wait([session.task], timeout=self._limits.finish_s)
-            session.task.cancel()
+            try:
+                await asyncio.wait([session.task], timeout=self._limits.finish_s)
+            finally:  # also when the caller gave up waiting: nobody else knows this session any more
+                session.task.cancel()
         return session.collect()
 
     def drop_socket(self, sid: str) -> None:

@@ -295,6 +295,20 @@ async def test_the_end_does_not_wait_for_ever(stt: ScriptedStt, clock: ManualClo
     assert client.errors == []
 
 
+async def test_an_end_whose_caller_gives_up_still_closes_the_stream(
+    one: Transcriptions, stt: ScriptedStt
+) -> None:
+    await one.start(OWNER, "s1")
+    stream = await stt.stream()
+    stream.answers_finish = False
+    ending = asyncio.create_task(one.end(OWNER, "s1"))
+    await stt.until(lambda: stream.finished)
+    ending.cancel()
+    await stt.until(lambda: stream.closed)
+    with pytest.raises(asyncio.CancelledError):
+        await ending
+
+
 async def test_nothing_that_was_said_reaches_the_log(
     two: Transcriptions, stt: ScriptedStt, second: ScriptedStt, client: Client
 ) -> None:
