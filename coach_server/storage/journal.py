@@ -22,7 +22,6 @@ from coach_server.storage.writers import Group, Poison, open_writer
 
 # A commit of this many rows takes some 50 ms; more would make the first of them wait for the last.
 COMMIT_ROWS = 2_000
-RETRY_FOR_S = 5.0
 _RETRY_FIRST_S = 0.05
 _RETRY_LAST_S = 0.8
 
@@ -48,16 +47,24 @@ class _Put:
 class Journal:
     """Owned by one task (`run`); anybody may `put`."""
 
-    def __init__(self, database: Database, *, window_s: float = 0.004, max_pending: int = 50_000) -> None:
+    def __init__(
+        self,
+        database: Database,
+        *,
+        window_s: float = 0.004,
+        max_pending: int = 50_000,
+        retry_s: float = 5.0,
+    ) -> None:
         self._database = database
         self._window_s = window_s
         self._max_pending = max_pending
+        self._retry_s = retry_s
         self._statements = prepare(database.sql_dialect)
         self._rank = {kind: rank for rank, kind in enumerate(self._statements)}
         self._writer = open_writer(database)
         self._waiting: deque[_Put] = deque()
         self._rows_waiting = 0
-        self._due = 0.0
+        self._rested_at = 0.0
         self._arrived = asyncio.Event()
         self._enough = asyncio.Event()
         self._turn = asyncio.Lock()
@@ -90,7 +97,6 @@ class Journal:
             self._fail([_Put([], stored)], error)
             return stored
         if not self._waiting:
-            self._due = loop.time() + self._window_s
             self._arrived.set()
         self._waiting.append(_Put(rows, stored))
         self._rows_waiting += len(rows)
@@ -124,8 +130,11 @@ class Journal:
         return kind, self._statements[kind].bind(write.row)
 
     async def _gather(self) -> None:
+        """Let rows come together, unless there was no commit for a while: then nobody has to wait."""
+        if asyncio.get_running_loop().time() >= self._rested_at:
+            return
         try:
-            async with asyncio.timeout_at(self._due):
+            async with asyncio.timeout_at(self._rested_at):
                 await self._enough.wait()
         except TimeoutError:
             return
@@ -133,7 +142,9 @@ class Journal:
     async def _write_some(self) -> bool:
         """One commit. False when the database could not be reached."""
         async with self._turn:
-            return await self._commit(self._take(COMMIT_ROWS))
+            done = await self._commit(self._take(COMMIT_ROWS))
+            self._rested_at = asyncio.get_running_loop().time() + self._window_s
+            return done
 
     def _take(self, most: int) -> list[_Put]:
         taken: list[_Put] = []
@@ -178,7 +189,7 @@ class Journal:
         """A lock held by others and a lost connection pass; each statement may run twice without harm."""
         delay = _RETRY_FIRST_S
         try:
-            async with asyncio.timeout(RETRY_FOR_S):
+            async with asyncio.timeout(self._retry_s):
                 while True:
                     try:
                         return await self._writer.write(groups)
