@@ -18,6 +18,7 @@ from email.utils import parsedate_to_datetime
 from typing import Annotated, Any
 from urllib.parse import urlsplit
 
+import httpcore2  # noqa: F401  (else the SDK imports it inside the loop, which reads files)
 import httpx2
 import openai
 from pydantic import BaseModel, BeforeValidator, Field, ValidationError
