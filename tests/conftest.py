@@ -25,6 +25,8 @@ MAY_BLOCK = [
     ("asyncpg/connect_utils.py", {"_parse_connect_arguments"}),
     # Makes the path of the file absolute, once.
     ("sqlalchemy/dialects/sqlite/pysqlite.py", {"create_connect_args"}),
+    # Asks for the current directory when it formats a traceback.
+    ("loguru/_better_exceptions.py", {"_is_file_mine"}),
 ]
 
 

@@ -90,7 +90,7 @@ class CoachSocketServer(socketio.AsyncServer):  # type: ignore[misc]  # python-s
     def event_of(self, socket: StockSocket, frame: str) -> Event | None:
         """The short path: an event in the root namespace (`42[…]`, `42<ack>[…]`); None for anything else."""
         sid = socket.root_sid
-        if sid is None or frame[1] != "2" or socket.pending is not None:
+        if sid is None or frame[1:2] != "2" or socket.pending is not None:
             return None
         start = frame.find("[", 2, 18)
         ack = None
@@ -130,6 +130,8 @@ class CoachSocketServer(socketio.AsyncServer):  # type: ignore[misc]  # python-s
         else:
             if pending is not None:
                 self.throttle.refused("text in the place of an attachment", socket.sid)
+            if not data:
+                raise Refused("an empty packet")
             pkt = CoachPacket(encoded_packet=data)
             if pkt.attachment_count:
                 if not self._sid_of(socket, pkt.namespace or ROOT):

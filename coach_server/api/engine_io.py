@@ -137,7 +137,8 @@ class CoachEngine(engineio.AsyncServer):  # type: ignore[misc]  # python-enginei
             socket.connected = True
             return self._ok(await socket.poll(), jsonp_index=jsonp_index)
         try:
-            return await socket.handle_get_request(environ)
+            # The library's GET would answer a handshake without `Connection: Upgrade` by polling.
+            return await socket._upgrade_websocket(environ)
         finally:
             if not socket.closed:
                 await socket.close(wait=False, abort=True, reason=CLOSE_REASON.TRANSPORT_CLOSE)

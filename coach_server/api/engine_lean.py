@@ -144,6 +144,8 @@ class LeanSocket(StockSocket):
         self.server.spawn(self._read())
 
     async def _next_event(self) -> Event | None:
+        if self.closing:
+            raise SocketIsClosedError()
         message = await self._ws.response.receive()  # type: ignore[union-attr]  # set before the first read
         if self.closing:
             raise SocketIsClosedError()
@@ -231,7 +233,8 @@ class LeanSocket(StockSocket):
             self._ended.set_result(None)
 
     def _end_transport(self) -> None:
-        # The connection's own task then closes it (WebSocket.__call__).
+        if self._ws is not None and self._ended is not None and not self._ended.done():
+            self.server.spawn(self._ws.end())  # wakes whoever reads
         self._set_ended()
         if self._queue is not None:
-            self._queue.put_nowait(None)
+            self._queue.put_nowait(None)  # answers the poll that waits

@@ -84,8 +84,6 @@ class CoachPacket(packet.Packet):  # type: ignore[misc]  # python-socketio has n
     id: Any
 
     def decode(self, encoded_packet: Any) -> int:
-        if not isinstance(encoded_packet, str):
-            raise Refused("binary data that no packet announced")
         try:
             attachments: int = super().decode(encoded_packet)
         except Refused as refused:
@@ -134,6 +132,14 @@ class CoachPacket(packet.Packet):  # type: ignore[misc]  # python-socketio has n
             return bool(super().add_attachment(attachment))
         except (ValueError, KeyError, IndexError, TypeError):
             raise Refused("placeholders that fit no attachment", self._ack) from None
+
+    @classmethod
+    def _reconstruct_binary_internal(cls, data: Any, attachments: list[bytes]) -> Any:
+        if isinstance(data, dict) and data.get("_placeholder") and "num" in data:
+            number = data["num"]
+            if type(number) is not int or number < 0:
+                raise TypeError("a placeholder without a number")
+        return super()._reconstruct_binary_internal(data, attachments)
 
 
 def check_event(data: Any, ack: int | None = None) -> None:
