@@ -66,7 +66,7 @@ def _suggested(current: Stage, detection: Detection, speaker: Speaker) -> Stage:
     if wanted is None or wanted is current:
         return current
     if wanted is Stage.OBJECTION_HANDLING and speaker is Speaker.CUSTOMER:
-        # Words of doubt without a named objection: only worth leaving the late stages for when they are plain.
+        # Doubt without a named objection: worth leaving the late stages for only when it is plain.
         return wanted if detection.confidence >= SURE or not _late(current) else current
     if detection.confidence < SURE:
         return current
