@@ -94,7 +94,8 @@ class Settings(BaseSettings):
         (),
         validation_alias=_aliases("BACKEND_API_KEY", "API_KEY"),
         description="API keys, comma-separated, each `key` or `name:key`; in production at least 32 "
-        "characters. Empty in development: one is generated, kept in DATA_DIR and printed once. Alias API_KEY.",
+        "characters. Empty in development: one is generated, kept in DATA_DIR and printed once. "
+        "Alias API_KEY.",
         json_schema_extra=_group("Access"),
     )
     cors_origin: Annotated[tuple[str, ...], NoDecode] = Field(

@@ -44,7 +44,7 @@ class Eyes(Protocol):
     """The part of the detector an analysis needs (services/detector.py)."""
 
     def detect_rules(
-        self, text: str, *, speaker: Speaker, language: str, context: Sequence[str] = ()
+        self, text: str, *, speaker: Speaker, language: str, context: tuple[str, ...] = ()
     ) -> Detection: ...
 
 
@@ -302,7 +302,8 @@ class _Page:
             "heading": shown.tip.heading if keep else None,
             "suggested": chosen.script if chosen and keep else None,
             "said": self._turn(outcome.said),
-            "reaction": {"kind": outcome.reaction, **(self._turn(outcome.reaction_lines) or _NOBODY)},
+            "reaction": outcome.reaction,
+            "answer": self._turn(outcome.reaction_lines),
             "stageBefore": outcome.stage_before,
             "stageAfter": outcome.stage_after,
             "moved": outcome.moved,
@@ -350,7 +351,6 @@ class _Page:
 
 
 _SPEAKER = {Speaker.AGENT: "agent", Speaker.CUSTOMER: "caller"}
-_NOBODY: dict[str, Any] = {"quote": None, "speaker": None, "sequence": None, "atMs": None}
 _CLOCK_SLACK_S = 5.0
 
 

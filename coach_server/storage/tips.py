@@ -54,6 +54,14 @@ async def of(conn: AsyncConnection, conversation_id: str) -> list[ShownTip]:
     return [_shown(row) for row in found]
 
 
+async def conversation_of(conn: AsyncConnection, recommendation_id: str) -> str | None:
+    """The conversation that a tip was shown in."""
+    found = await conn.execute(
+        sa.select(t.c.conversation_id).where(t.c.recommendation_id == recommendation_id)
+    )
+    return found.scalar_one_or_none()
+
+
 async def outcomes_insert(conn: AsyncConnection, rows: Sequence[TipOutcome]) -> None:
     """Enter outcomes in the ledger; one that is there already stays as it is."""
     if rows:

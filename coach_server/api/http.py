@@ -1,0 +1,133 @@
+"""HTTP as a whole: routes with the access they need, errors, CORS, headers of trust.md G26."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field
+
+from aiohttp import web
+
+from coach_server.api import faults
+from coach_server.api.answers import json_response
+from coach_server.api.auth import Origins, request_principal
+from coach_server.errors import CoachError, Unauthorized
+from coach_server.services.access import Gate, Principal, Role
+
+RestHandler = Callable[[web.Request, Principal], Awaitable[web.StreamResponse]]
+OpenHandler = Callable[[web.Request], Awaitable[web.StreamResponse]]
+
+_METHODS = "GET, POST, PUT, PATCH, DELETE, OPTIONS"
+_HEADERS = "Content-Type, Authorization, X-Requested-With, Accept, Origin, x-api-key"
+_PHRASES = {
+    400: "Bad Request",
+    401: "Unauthorized",
+    403: "Forbidden",
+    404: "Not Found",
+    429: "Too Many Requests",
+}
+# Routes whose clients read `error` as the HTTP phrase and `message` as the sentence (live-coach.md §8).
+_PHRASED = ("/api/transcribe/", "/api/auth/deepgram-token")
+_ANY_ROLE = tuple(Role)
+
+
+@dataclass(frozen=True, slots=True)
+class Route:
+    """A REST route. `roles`: who may call it; refused before the handler runs."""
+
+    method: str
+    path: str
+    handler: RestHandler
+    roles: tuple[Role, ...] = _ANY_ROLE
+
+
+@dataclass(slots=True)
+class Rest:
+    """Collects routes and guards them."""
+
+    gate: Gate
+    routes: list[Route] = field(default_factory=list)
+
+    def add(self, method: str, path: str, handler: RestHandler, roles: tuple[Role, ...] = _ANY_ROLE) -> None:
+        self.routes.append(Route(method, path, handler, roles))
+
+    def mount(self, app: web.Application) -> None:
+        for route in self.routes:
+            app.router.add_route(route.method, route.path, self._guarded(route))
+
+    def _guarded(self, route: Route) -> OpenHandler:
+        async def handle(request: web.Request) -> web.StreamResponse:
+            principal = request_principal(self.gate, request)
+            principal.require(*route.roles)
+            return await route.handler(request, principal)
+
+        return handle
+
+
+def error_middleware() -> Callable[..., Awaitable[web.StreamResponse]]:
+    @web.middleware
+    async def answer(request: web.Request, handler: OpenHandler) -> web.StreamResponse:
+        try:
+            return await handler(request)
+        except web.HTTPException as error:
+            if error.status < 400 or not request.path.startswith("/api/"):
+                raise
+            return _error(request, faults.to_coach_error(error))
+        except Exception as error:
+            return _error(request, faults.to_coach_error(error))
+
+    return answer
+
+
+def _error(request: web.Request, error: CoachError) -> web.Response:
+    if not request.path.startswith(_PHRASED):
+        return faults.http_answer(error)
+    message = "Invalid API key" if isinstance(error, Unauthorized) else error.message
+    phrase = _PHRASES.get(
+        error.status, "Service Unavailable" if error.status == 503 else "Internal Server Error"
+    )
+    body = {"error": phrase, "message": message, "code": error.code}
+    if error.field:
+        body["field"] = error.field
+    return json_response(body, status=error.status)
+
+
+def security_middleware(
+    origins: Origins, *, production: bool, trusts_proxy: bool
+) -> Callable[..., Awaitable[web.StreamResponse]]:
+    """CORS for exact origins, HTTPS in production, and headers that keep browsers from guessing."""
+
+    @web.middleware
+    async def guard(request: web.Request, handler: OpenHandler) -> web.StreamResponse:
+        forwarded = request.headers.get("X-Forwarded-Proto", "") if trusts_proxy else ""
+        if production and forwarded == "http" and request.path not in ("/health", "/ready"):
+            raise web.HTTPPermanentRedirect(f"https://{request.host}{request.path_qs}")
+        if request.path.startswith("/socket.io"):
+            return await handler(request)
+        origin = request.headers.get("Origin")
+        if request.method == "OPTIONS" and origin is not None:
+            response: web.StreamResponse = web.Response(status=204 if origins.allows(origin) else 403)
+        else:
+            response = await handler(request)
+        if not response.prepared:
+            _head(response, origin if origin and origins.allows(origin) else None)
+            if production and forwarded == "https":
+                response.headers["Strict-Transport-Security"] = "max-age=31536000; includeSubDomains"
+        return response
+
+    return guard
+
+
+def _head(response: web.StreamResponse, origin: str | None) -> None:
+    headers = response.headers
+    headers["X-Content-Type-Options"] = "nosniff"
+    headers["Referrer-Policy"] = "no-referrer"
+    headers.setdefault("X-Frame-Options", "DENY")
+    headers.setdefault("Cache-Control", "no-store")
+    headers.setdefault("Content-Security-Policy", "default-src 'none'; frame-ancestors 'none'")
+    headers.add("Vary", "Origin")
+    if origin is not None:
+        headers["Access-Control-Allow-Origin"] = origin
+        headers["Access-Control-Allow-Credentials"] = "true"
+        headers["Access-Control-Allow-Methods"] = _METHODS
+        headers["Access-Control-Allow-Headers"] = _HEADERS
+        headers["Access-Control-Max-Age"] = "600"

