@@ -16,10 +16,9 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from coach_server.clock import Clock
 from coach_server.errors import ConfigError, StorageFailed
-from coach_server.storage.engine import DRIVER_ERRORS, WRITES, make_engine
+from coach_server.storage.engine import BUSY_TIMEOUT_S, DRIVER_ERRORS, WRITES, make_engine
 from coach_server.storage.migrate import migrate
 
-BUSY_TIMEOUT_S = 5.0
 HEALTHY_WITHIN_S = 1.0
 _POSTGRES = {"postgres", "postgresql", "postgresql+asyncpg"}
 _SQLITE = {"sqlite", "sqlite+aiosqlite"}
@@ -37,12 +36,12 @@ def normalise_url(url: str) -> str:
     """
     try:
         parsed = make_url(url.strip())
-    except (ArgumentError, ValueError) as error:
+    except (ArgumentError, ValueError):
         raise ConfigError(
             "DATABASE_URL is not an address: expected sqlite:///path/to/file or "
             "postgresql://user:password@host:5432/name",
             field="DATABASE_URL",
-        ) from (None if isinstance(error, ArgumentError) else error)
+        ) from None
     if parsed.drivername in _SQLITE:
         return _sqlite_url(parsed).render_as_string(hide_password=False)
     if parsed.drivername in _POSTGRES:
@@ -79,9 +78,12 @@ def _postgres_url(parsed: URL) -> URL:
 class Database:
     """One per process. `transaction` writes, `read` sees one consistent state; both give a connection."""
 
-    def __init__(self, url: str, *, clock: Clock, pool_size: int = 10) -> None:
+    def __init__(
+        self, url: str, *, clock: Clock, pool_size: int = 10, busy_s: float = BUSY_TIMEOUT_S
+    ) -> None:
         self.url = make_url(normalise_url(url))
         self.clock = clock
+        self._busy_s = busy_s
         self.engine = make_engine(self.url, pool_size)
         self.dialect: str = self.engine.dialect.name
         # SQLite has one writer: those of this process queue here, in order, instead of polling the lock.
@@ -129,7 +131,7 @@ class Database:
             yield
             return
         try:
-            async with asyncio.timeout(BUSY_TIMEOUT_S):
+            async with asyncio.timeout(self._busy_s):
                 await self._writer.acquire()
         except TimeoutError as error:
             raise StorageFailed from error

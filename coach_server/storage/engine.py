@@ -12,6 +12,8 @@ from sqlalchemy import URL, Connection, NullPool, event
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 
+from coach_server.errors import ConfigError
+
 BUSY_TIMEOUT_S = 5.0
 MIGRATION_TIMEOUT_S = 60.0
 CONNECT_TIMEOUT_S = 5.0
@@ -127,6 +129,11 @@ def _postgres_arguments(url: URL, *, statement_timeout_s: float | None) -> dict[
 
 
 def _verifying(root_certificate: str, mode: str) -> ssl.SSLContext:
-    context = ssl.create_default_context(cafile=root_certificate)
+    try:
+        context = ssl.create_default_context(cafile=root_certificate)
+    except OSError as error:
+        raise ConfigError(
+            "DATABASE_URL: sslrootcert is no readable certificate", field="DATABASE_URL"
+        ) from error
     context.check_hostname = mode == "verify-full"
     return context
