@@ -60,7 +60,13 @@ class JobRunner:
         self._woken = asyncio.Event()
         self._running: dict[int, asyncio.Task[None]] = {}
         self._draining = False
+        self.failed_polls = 0
         self._stopped: asyncio.Event | None = None
+
+    @property
+    def busy(self) -> int:
+        """How many jobs run now."""
+        return len(self._running)
 
     def wake(self) -> None:
         """Something was enqueued: look now instead of at the next poll."""
@@ -106,6 +112,7 @@ class JobRunner:
         try:
             claimed, next_due = await self._claim(now, free)
         except StorageFailed:
+            self.failed_polls += 1
             logger.warning("jobs: cannot look for work")
             return now + self._poll_s
         for job in claimed:
