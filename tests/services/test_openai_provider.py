@@ -373,6 +373,25 @@ async def test_a_parameter_that_is_refused_is_left_out_from_then_on(
     assert then is None or second[then] == 400
 
 
+async def test_an_answer_that_had_to_be_asked_for_twice_is_paid_for_twice(
+    fake: FakeOpenAI, llm: OpenAILLM
+) -> None:
+    told = {"prompt_tokens": 100, "completion_tokens": 10}
+    fake.script(fakes.answer("Sure!", usage=told), fakes.answer(fakes.tip(), usage=told))
+
+    usage = (await llm.complete(PATIENT)).usage
+
+    assert (usage.input_tokens, usage.output_tokens) == (200, 20)
+
+
+async def test_a_fence_round_the_answer_is_no_reason_to_ask_again(fake: FakeOpenAI, llm: OpenAILLM) -> None:
+    fake.script(fakes.answer("```json\n" + json.dumps(fakes.tip()) + "\n```"))
+
+    await llm.complete(PATIENT)
+
+    assert fake.calls == 1
+
+
 async def test_a_cancelled_call_lets_the_connection_go(fake: FakeOpenAI, llm: OpenAILLM) -> None:
     fake.always(fakes.hang(after_headers=True))
     task = asyncio.ensure_future(llm.complete(PATIENT))

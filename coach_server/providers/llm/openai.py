@@ -215,6 +215,7 @@ class _Attempt:
     wait_s: float
     retried: bool = False
     guess: str | None = None
+    paid: Usage | None = None
     ends_at: float = 0.0
 
     def __post_init__(self) -> None:
@@ -222,11 +223,13 @@ class _Attempt:
 
     def accept(self, completion: Completion) -> Completion:
         """The completion, unless a structured answer is no JSON: then the server does not enforce schemas."""
-        if self.call.schema is not None and not self.official and not _is_json(completion.text):
+        paid = _sum(self.paid, completion.usage) if self.paid else completion.usage
+        if self.call.schema is not None and not self.official and not _holds_json(completion.text):
+            self.paid = paid
             error = ProviderError("The model's answer has the wrong form.", retryable=True)
             raise _Fault(error, refused="response_format")
         self.budget.success()
-        return completion
+        return Completion(completion.text, paid)
 
     def learn(self, fault: _Fault) -> bool:
         """Leave out what was refused; whether that is news. A guess that did not help is taken back."""
@@ -504,9 +507,19 @@ async def _next(pieces: AsyncIterator[str | Completion], end: float) -> str | Co
         raise ProviderTimeout("The model took too long.", retryable=True) from error
 
 
-def _is_json(text: str) -> bool:
+def _sum(one: Usage, other: Usage) -> Usage:
+    return Usage(
+        other.model,
+        one.input_tokens + other.input_tokens,
+        one.cached_tokens + other.cached_tokens,
+        one.output_tokens + other.output_tokens,
+    )
+
+
+def _holds_json(text: str) -> bool:
+    """Whether there is an object in it; a fence or a sentence round it is forgiven."""
     try:
-        json.loads(text)
+        json.loads(text[text.find("{") : text.rfind("}") + 1])
     except (ValueError, RecursionError):
         return False
     return True
