@@ -101,6 +101,7 @@ class RawWebSocket:
         self.ws = ws
         self.greeting: dict[str, Any] = {}
         self.sid = ""
+        self.pings = 0
 
     async def connect(self) -> None:
         await self.send('40{"apiKey":"right"}')
@@ -116,13 +117,9 @@ class RawWebSocket:
         """The next frame; ConnectionError once the server has closed."""
         message = await self.ws.receive(seconds)
         if message.type in (aiohttp.WSMsgType.TEXT, aiohttp.WSMsgType.BINARY):
+            self.pings += message.data == "2"
             return message.data
         raise ConnectionError(str(message.type))
-
-    async def read_past(self, unwanted: str) -> Any:
-        while (frame := await self.read()) == unwanted:
-            pass
-        return frame
 
     async def ask(self, event: str, *args: Any, ack: int = 7) -> Any:
         """Send an event and return the ack's arguments."""
