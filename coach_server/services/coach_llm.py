@@ -54,13 +54,15 @@ from coach_server.services.costs import Meter, Spending
 from coach_server.services.prompts import Language, Prompts, Rendered
 
 TURNS = 8
-TURN_CHARS = 240
+# Choosing a line needs less of the call than writing one.
+TURNS_TO_CHOOSE = 6
+TURN_CHARS = 200
 FACTS = 12
 FACTS_CHARS = 400
 AVOID_SHOWN = 6
 AVOID_CHARS = 50
-LINES_SHOWN = 9
-LINE_CHARS = 160
+LINES_SHOWN = 6
+LINE_CHARS = 100
 WHY_CHARS = 160
 # Three scripts, a heading and a context fit in; a longer answer is no tip and is not worth watching grow.
 WATCHED_CHARS = 4000
@@ -136,11 +138,11 @@ class LLMCoach:
             "language": named,
             "stage": request.stage.value + (", after a clear no" if request.refused else ""),
             "facts": _facts(request),
-            "call": _call_text(request, language),
+            "call": _call_text(request, language, TURNS if request.playbook is None else TURNS_TO_CHOOSE),
         }
         if request.playbook is not None:
             lines = self._candidates(request)
-            shown["lines"] = "\n".join(f"{c.id} | {c.stage} | {clip(c.text, LINE_CHARS)}" for c in lines)
+            shown["lines"] = "\n".join(f"{c.id} | {clip(c.text, LINE_CHARS)}" for c in lines)
             return _Task(request, self._prompts.render("choose", request.language, **shown), language, lines)
         shown["avoid"] = " / ".join(clip(s, AVOID_CHARS) for s in request.avoid[-AVOID_SHOWN:]) or NOTHING
         if request.trigger is Trigger.ALTERNATIVE and request.alternative_to:
@@ -197,7 +199,7 @@ def _facts(request: TipRequest) -> str:
     return clip("; ".join(told[-FACTS:]), FACTS_CHARS) or NOTHING
 
 
-def _call_text(request: TipRequest, language: Language) -> str:
+def _call_text(request: TipRequest, language: Language, count: int) -> str:
     """The last turns, one a line: `Agent: words`. Segments of one speaker in a row are one turn."""
     names = {Speaker.AGENT: language.agent, Speaker.CUSTOMER: language.customer}
     turns = [
@@ -205,7 +207,7 @@ def _call_text(request: TipRequest, language: Language) -> str:
         for speaker, group in groupby(request.utterances, key=_speaker)
     ]
     turns += _missing_turns(request, turns)
-    lines = [f"{names[speaker]}: {clip_start(words, TURN_CHARS)}" for speaker, words in turns[-TURNS:]]
+    lines = [f"{names[speaker]}: {clip_start(words, TURN_CHARS)}" for speaker, words in turns[-count:]]
     return "\n".join(lines) or NOTHING
 
 
