@@ -19,6 +19,8 @@ from tests.engines import servers
 NOT_TESTED = "NOT TESTED"
 
 MAY_BLOCK = [
+    # Reads every data file once, before anything is served.
+    ("coach_server/app.py", {"build_app"}),
     # Migrations have a thread and a loop of their own.
     ("coach_server/storage/migrate.py", {"upgrade"}),
     # Looks for ~/.pgpass and certificates when a connection is made.

@@ -31,6 +31,19 @@ AUDIO_BURST = 400
 AUDIO_PER_S = 60.0
 TOLD_EVERY_S = 10.0
 
+# Codes of live-coach.md §5 that services raise themselves; they say more than the event's own code.
+_CONTRACT_CODES = frozenset(
+    {
+        "SERVICE_UNAVAILABLE",
+        "TRANSCRIPTION_ERROR",
+        "START_TRANSCRIPTION_ERROR",
+        "INVALID_AUDIO_DATA",
+        "INVALID_AUDIO_TYPE",
+        "AUDIO_CHUNK_ERROR",
+        "END_TRANSCRIPTION_ERROR",
+    }
+)
+
 Answer = dict[str, Any]
 Handler = Callable[["Client", Any], Awaitable[Answer] | Answer]
 
@@ -143,7 +156,7 @@ class Sockets:
     async def _tell(self, client: Client, event: Event, fault: CoachError, data: object) -> None:
         """A refusal nobody asked an ack for. The published client shows any ERROR as a lost connection, so
         transcripts are refused silently; a flood is told, but only now and then."""
-        code = event.refused_as
+        code = fault.code if event.refused_as and fault.code in _CONTRACT_CODES else event.refused_as
         now = self._clock.now()
         if isinstance(fault, RateLimited):
             if now - client.told_at < TOLD_EVERY_S:
