@@ -80,7 +80,8 @@ class Journal:
 
     def put(self, *writes: Write) -> asyncio.Future[None]:
         """Store all of `writes` or none. The future is done when they are on disk, or fails with
-        `StorageFailed`; cancelling it (or whoever awaits it) does not take the rows back."""
+        `StorageFailed`; cancelling it (or whoever awaits it) does not take the rows back. Without writes it
+        is done when all that was put before is settled."""
         loop = asyncio.get_running_loop()
         stored: asyncio.Future[None] = loop.create_future()
         if self._rows_waiting + len(writes) > self._max_pending:

@@ -179,15 +179,31 @@ async def test_a_transaction_inside_another_fails_instead_of_waiting_for_ever(sq
     await database.close()
 
 
-async def test_a_reader_sees_one_state_while_others_write(sqlite_url: str) -> None:
-    database = Database(sqlite_url, clock=SystemClock())
-    await database.start()
+async def test_a_reader_sees_one_state_while_others_write(database: Database) -> None:
     async with database.read() as conn:
         before = (await conn.execute(text("SELECT count(*) FROM conversations"))).scalar()
         await start(database, "c1", "c2")
         after = (await conn.execute(text("SELECT count(*) FROM conversations"))).scalar()
     assert before == after == 0
-    await database.close()
+    async with database.read() as conn:
+        assert (await conn.execute(text("SELECT count(*) FROM conversations"))).scalar() == 2
+
+
+async def test_processes_that_read_and_then_write_wait_for_each_other(database_url: str) -> None:
+    """Two engines stand for two processes. A transaction that takes SQLite's lock only at its first write
+    would fail here instead of waiting."""
+    both = [Database(database_url, clock=SystemClock()) for _ in range(2)]
+
+    async def one(database: Database, n: int) -> None:
+        async with database.transaction() as conn:
+            await conn.execute(text("SELECT count(*) FROM jobs"))
+            await insert_job(conn, f"key {n}")
+
+    await asyncio.gather(*(one(both[n % 2], n) for n in range(20)))
+    async with both[0].read() as conn:
+        assert (await conn.execute(text("SELECT count(*) FROM jobs"))).scalar() == 20
+    for database in both:
+        await database.close()
 
 
 async def test_deleting_a_conversation_deletes_all_that_belongs_to_it(database: Database) -> None:

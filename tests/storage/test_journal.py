@@ -166,6 +166,12 @@ async def test_a_waiter_that_is_cancelled_does_not_take_its_words_back(
     assert await texts(database) == ["kept", "too"]
 
 
+async def test_an_empty_put_waits_for_all_before_it(database: Database, journal: Journal) -> None:
+    before = [journal.put(transcripts.insert("c1", utterance(n))) for n in range(1, 3001)]
+    await journal.put()
+    assert all(stored.done() for stored in before)
+
+
 async def test_too_much_to_store_is_refused_at_once(database: Database) -> None:
     await start(database)
     journal = Journal(database, max_pending=3)
