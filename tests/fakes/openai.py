@@ -242,6 +242,39 @@ HOSTILE: dict[str, str] = {
 }
 
 
+# Every way in which the vendor, not the model, fails. None of them gives a usable answer.
+FAULTS: dict[str, Step] = {
+    "429": status(429),
+    "429 with retry-after": status(429, retry_after=30),
+    "429 insufficient_quota": status(429, "insufficient_quota"),
+    "500": status(500),
+    "503 in HTML": Step(kind="error", status=503, body=b"<html>nginx</html>"),
+    "401": status(401),
+    "404": status(404),
+    "400": status(400, "context_length_exceeded"),
+    "hang": hang(),
+    "hang after the headers": hang(after_headers=True),
+    "slow drip": drip(every_s=0.05),
+    "cut": cut(),
+    "reset": reset(),
+    "reset after the headers": reset(after_headers=True),
+    "garbage": garbage(),
+    "HTML": garbage(b"<!doctype html><title>Sign in</title>"),
+    "an empty body": garbage(b""),
+    "wrong JSON": wrong_json(),
+    "wrong JSON: a list": wrong_json([1, 2]),
+    "wrong JSON: null": Step(kind="raw", body=b"null"),
+    "wrong JSON: no choices": wrong_json({"choices": []}),
+    "wrong JSON: content is a number": wrong_json({"choices": [{"message": {"content": 7}}]}),
+    "a megabyte": garbage(b"x" * 1_000_000),
+    "refusal": refusal(),
+    "empty content": empty(),
+    "finish_reason length": too_long(),
+    "content filter": Step(content="{}", finish_reason="content_filter"),
+    "an answer of 50 kB": answer("x" * 50_000),
+}
+
+
 class FakeOpenAI(Watched):
     """Start with `async with`. `base_url` ends in /v1, as OPENAI_BASE_URL does. `await until(...)` waits for
     a count to become true."""

@@ -15,7 +15,7 @@ from coach_server.errors import ProviderError
 from coach_server.providers.llm.openai import OpenAILLM
 from coach_server.services.breaker import NotAsked, Unfit
 from coach_server.services.coach import TipChunk
-from coach_server.services.coach_llm import Growing, LLMCoach
+from coach_server.services.coach_llm import Growing, LLMCoach, chosen_model
 from coach_server.services.costs import CostGovernor
 from tests.fakes import openai as fakes
 from tests.fakes.openai import FakeOpenAI
@@ -498,3 +498,15 @@ async def test_without_a_meter_the_configured_model_is_asked(fake: FakeOpenAI, c
     await coach.tip(wanted())
 
     assert fake.requests[0].body["model"] == MODELS["tip"]
+
+
+def test_a_prompts_own_model_goes_before_its_roles_until_money_is_short() -> None:
+    prompt = PROMPTS.render("summary", "en", language="English", figures="-", call="-")
+    own = replace(prompt, settings=replace(prompt.settings, model="gpt-6-sol"))
+    meter = governor(call_usd=1.0).meter()
+
+    chosen = [chosen_model(own, MODELS, None), chosen_model(own, MODELS, meter)]
+    meter.restore({"pico_usd": 6 * 10**11})
+    chosen.append(chosen_model(own, MODELS, meter))
+
+    assert chosen == ["gpt-6-sol", "gpt-6-sol", "cheap-model"]

@@ -21,9 +21,8 @@ from coach_server.services.coach_llm import LLMCoach
 from coach_server.services.costs import CostGovernor, Meter
 from coach_server.testing import ManualClock
 from tests.fakes import openai as fakes
-from tests.fakes.openai import FakeOpenAI, Step
+from tests.fakes.openai import FAULTS, FakeOpenAI, Step
 from tests.services.coaching import MODELS, OFFLINE_TIP, PRICES, PROMPTS, OfflineStub, utterances, wanted
-from tests.services.test_openai_provider import FAULTS
 
 DEADLINE_S = 0.3
 # What the machine may add on top of the deadline before a test fails; far below the six seconds promised.
@@ -182,6 +181,19 @@ async def test_a_vendor_that_names_its_waiting_time_is_left_alone_that_long(
     await lane.clock.advance(1)
     assert (await lane.coach.tip(wanted())).source is Source.OPENAI
     assert fake.calls == 2
+
+
+@pytest.mark.parametrize("fault", ["401", "429 insufficient_quota"])
+async def test_a_wrong_key_or_an_empty_account_is_not_tried_again_soon(
+    fake: FakeOpenAI, lane: Lane, fault: str
+) -> None:
+    fake.always(FAULTS[fault])
+
+    for _ in range(29):
+        assert (await lane.coach.tip(wanted())).degraded
+        await lane.clock.advance(1)
+
+    assert fake.calls == 1
 
 
 async def test_a_repeated_tip_is_answered_offline_but_is_no_fault_of_the_vendor(

@@ -13,9 +13,8 @@ from coach_server.services.costs import CostGovernor
 from coach_server.services.generate import SALES_COACH, SKEPTICAL_CUSTOMER, Generator
 from coach_server.testing import ManualClock
 from tests.fakes import openai as fakes
-from tests.fakes.openai import FakeOpenAI, Step
+from tests.fakes.openai import FAULTS, FakeOpenAI, Step
 from tests.services.coaching import MODELS, OFFLINE_TIP, PRICES, PROMPTS, OfflineStub
-from tests.services.test_openai_provider import FAULTS
 
 CONTEXT = "The customer says it is too expensive and wants to think about it."
 PERSONAS = [SALES_COACH, SKEPTICAL_CUSTOMER]

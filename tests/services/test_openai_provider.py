@@ -17,7 +17,7 @@ from coach_server.providers.llm import openai as vendor
 from coach_server.providers.llm.openai import OpenAILLM, retry_after
 from coach_server.services.answers import SCHEMAS
 from tests.fakes import openai as fakes
-from tests.fakes.openai import FakeOpenAI, Step
+from tests.fakes.openai import FAULTS, FakeOpenAI, Step
 
 DEADLINE_S = 0.4
 CALL = LLMCall(
@@ -30,36 +30,6 @@ CALL = LLMCall(
 )
 PATIENT = replace(CALL, deadline_s=10.0)
 
-FAULTS: dict[str, Step] = {
-    "429": fakes.status(429),
-    "429 with retry-after": fakes.status(429, retry_after=30),
-    "429 insufficient_quota": fakes.status(429, "insufficient_quota"),
-    "500": fakes.status(500),
-    "503 in HTML": Step(kind="error", status=503, body=b"<html>nginx</html>"),
-    "401": fakes.status(401),
-    "404": fakes.status(404),
-    "400": fakes.status(400, "context_length_exceeded"),
-    "hang": fakes.hang(),
-    "hang after the headers": fakes.hang(after_headers=True),
-    "slow drip": fakes.drip(every_s=0.05),
-    "cut": fakes.cut(),
-    "reset": fakes.reset(),
-    "reset after the headers": fakes.reset(after_headers=True),
-    "garbage": fakes.garbage(),
-    "HTML": fakes.garbage(b"<!doctype html><title>Sign in</title>"),
-    "an empty body": fakes.garbage(b""),
-    "wrong JSON": fakes.wrong_json(),
-    "wrong JSON: a list": fakes.wrong_json([1, 2]),
-    "wrong JSON: null": Step(kind="raw", body=b"null"),
-    "wrong JSON: no choices": fakes.wrong_json({"choices": []}),
-    "wrong JSON: content is a number": fakes.wrong_json({"choices": [{"message": {"content": 7}}]}),
-    "a megabyte": fakes.garbage(b"x" * 1_000_000),
-    "refusal": fakes.refusal(),
-    "empty content": fakes.empty(),
-    "finish_reason length": fakes.too_long(),
-    "content filter": Step(content="{}", finish_reason="content_filter"),
-    "an answer of 50 kB": fakes.answer("x" * 50_000),
-}
 STREAM_ONLY = {
     "an error inside the stream": Step(
         kind="raw", body=b'data: {"error":{"message":"fake vendor text"}}\n\n'
