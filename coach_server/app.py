@@ -231,7 +231,7 @@ def build_app(settings: Settings, replacements: Replacements | None = None) -> w
                 },
             )
         ),
-    ).register(app, rest)
+    ).register(rest)
     RestCalls(Archive(database)).register(rest)
     RestTools(
         generator=Generator(llm, prompts, models, offline, breaker),

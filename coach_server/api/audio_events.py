@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from coach_server.api import wire
+from coach_server.api import wire, wire_out
 from coach_server.api.sockets import Answer, Client, Event, Sockets
 from coach_server.clock import Clock, millis
 from coach_server.errors import CoachError
@@ -22,9 +22,30 @@ class AudioEvents:
 
     def register(self) -> None:
         for event in (
-            Event("START_TRANSCRIPTION", wire.StartTranscription, self.start, "START_TRANSCRIPTION_ERROR"),
-            Event("AUDIO_CHUNK", None, self.chunk, "AUDIO_CHUNK_ERROR", is_audio=True),
-            Event("END_TRANSCRIPTION", wire.EndTranscription, self.end, "END_TRANSCRIPTION_ERROR"),
+            Event(
+                "START_TRANSCRIPTION",
+                wire.StartTranscription,
+                self.start,
+                "START_TRANSCRIPTION_ERROR",
+                wire_out.StreamAccepted,
+                ("TRANSCRIPTION_STARTED",),
+            ),
+            Event(
+                "AUDIO_CHUNK",
+                wire.AudioChunk,
+                self.chunk,
+                "AUDIO_CHUNK_ERROR",
+                answers=("TRANSCRIPTION_RESULT",),
+                is_audio=True,
+            ),
+            Event(
+                "END_TRANSCRIPTION",
+                wire.EndTranscription,
+                self.end,
+                "END_TRANSCRIPTION_ERROR",
+                wire_out.StreamAccepted,
+                ("TRANSCRIPTION_ENDED",),
+            ),
         ):
             self._sockets.add(event)
         self._sockets.on_gone(self._transcriptions.drop_socket)

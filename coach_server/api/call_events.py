@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Awaitable
 from typing import Any
 
-from coach_server.api import wire
+from coach_server.api import wire, wire_out
 from coach_server.api.sockets import Answer, Client, Event, Sockets
 from coach_server.clock import Clock, millis
 from coach_server.domain.events import AlternativeWanted, ModeSet, NextTipWanted, OptionSelected
@@ -27,20 +27,56 @@ class CallEvents:
 
     def register(self) -> None:
         for event in (
-            Event("START_CONVERSATION", wire.StartConversation, self.start, "START_ERROR"),
-            Event("TRANSCRIPT", wire.Transcript, self.transcript, None),
-            Event("OPTION_SELECTED", wire.OptionSelected, self.option, "OPTION_SELECTION_ERROR"),
-            Event("REQUEST_NEXT_TIP", wire.RequestNextTip, self.next_tip, "CONTEXTUAL_TIP_ERROR"),
+            Event(
+                "START_CONVERSATION",
+                wire.StartConversation,
+                self.start,
+                "START_ERROR",
+                wire_out.StartAccepted,
+                ("CONVERSATION_STARTED",),
+            ),
+            Event("TRANSCRIPT", wire.Transcript, self.transcript, None, wire_out.TranscriptAccepted),
+            Event(
+                "OPTION_SELECTED",
+                wire.OptionSelected,
+                self.option,
+                "OPTION_SELECTION_ERROR",
+                answers=("OPTION_SELECTED_ACK",),
+            ),
+            Event(
+                "REQUEST_NEXT_TIP",
+                wire.RequestNextTip,
+                self.next_tip,
+                "CONTEXTUAL_TIP_ERROR",
+                wire_out.TipAccepted,
+                ("AI_TIP",),
+            ),
             Event(
                 "REQUEST_ALTERNATIVE_TIP",
                 wire.RequestAlternativeTip,
                 self.alternative,
                 "ALTERNATIVE_TIP_ERROR",
+                wire_out.TipAccepted,
+                ("AI_TIP",),
             ),
-            Event("END_CONVERSATION", wire.EndConversation, self.end, "CONVERSATION_END_ERROR"),
-            Event("SET_MODE", wire.SetMode, self.set_mode, "SET_MODE_ERROR"),
-            Event("RESUME_CONVERSATION", wire.ResumeConversation, self.resume, "RESUME_ERROR"),
-            Event("PING", wire.Ping, self.ping, None),
+            Event(
+                "END_CONVERSATION",
+                wire.EndConversation,
+                self.end,
+                "CONVERSATION_END_ERROR",
+                wire_out.EndAccepted,
+                ("CONVERSATION_ENDED", "ANALYSIS_READY"),
+            ),
+            Event("SET_MODE", wire.SetMode, self.set_mode, "SET_MODE_ERROR", answers=("MODE_SET",)),
+            Event(
+                "RESUME_CONVERSATION",
+                wire.ResumeConversation,
+                self.resume,
+                "RESUME_ERROR",
+                wire_out.ResumeAccepted,
+                ("CONVERSATION_RESUMED",),
+            ),
+            Event("PING", wire.Ping, self.ping, None, wire_out.PingAccepted, ("PONG",)),
         ):
             self._sockets.add(event)
         self._sockets.on_gone(self._calls.socket_gone)

@@ -6,6 +6,7 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 
 from aiohttp import web
+from pydantic import BaseModel
 
 from coach_server.api import faults
 from coach_server.api.answers import json_response
@@ -31,13 +32,41 @@ _ANY_ROLE = tuple(Role)
 
 
 @dataclass(frozen=True, slots=True)
+class Doc:
+    """What the documents say of a route. `answer` is a model, or the media type of an answer that is not
+    JSON. `refusals`: statuses beyond those that follow from its access, body and path. `also`: further
+    statuses that carry `answer`."""
+
+    summary: str
+    answer: type[BaseModel] | str
+    body: type[BaseModel] | None = None
+    query: type[BaseModel] | None = None
+    refusals: tuple[int, ...] = ()
+    also: tuple[int, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
 class Route:
-    """A REST route. `roles`: who may call it; refused before the handler runs."""
+    """A route that asks for credentials. `roles`: who may call it; refused before the handler runs."""
 
     method: str
     path: str
     handler: RestHandler
+    doc: Doc
     roles: tuple[Role, ...] = _ANY_ROLE
+
+    @property
+    def is_phrased(self) -> bool:
+        return self.path.startswith(_PHRASED)
+
+
+@dataclass(frozen=True, slots=True)
+class OpenRoute:
+    """A GET route that anyone may ask."""
+
+    path: str
+    handler: OpenHandler
+    doc: Doc
 
 
 @dataclass(slots=True)
@@ -46,13 +75,27 @@ class Rest:
 
     gate: Gate
     routes: list[Route] = field(default_factory=list)
+    open_routes: list[OpenRoute] = field(default_factory=list)
 
-    def add(self, method: str, path: str, handler: RestHandler, roles: tuple[Role, ...] = _ANY_ROLE) -> None:
-        self.routes.append(Route(method, path, handler, roles))
+    def add(
+        self,
+        method: str,
+        path: str,
+        handler: RestHandler,
+        doc: Doc,
+        *,
+        roles: tuple[Role, ...] = _ANY_ROLE,
+    ) -> None:
+        self.routes.append(Route(method, path, handler, doc, roles))
+
+    def open(self, path: str, handler: OpenHandler, doc: Doc) -> None:
+        self.open_routes.append(OpenRoute(path, handler, doc))
 
     def mount(self, app: web.Application) -> None:
         for route in self.routes:
             app.router.add_route(route.method, route.path, self._guarded(route))
+        for public in self.open_routes:
+            app.router.add_get(public.path, public.handler)
 
     def _guarded(self, route: Route) -> OpenHandler:
         async def handle(request: web.Request) -> web.StreamResponse:
@@ -71,7 +114,10 @@ def error_middleware() -> Callable[..., Awaitable[web.StreamResponse]]:
         except web.HTTPException as error:
             if error.status < 400 or not request.path.startswith("/api/"):
                 raise
-            return _error(request, faults.to_coach_error(error))
+            refusal = _error(request, faults.to_coach_error(error))
+            if "Allow" in error.headers:
+                refusal.headers["Allow"] = error.headers["Allow"]
+            return refusal
         except Exception as error:
             return _error(request, faults.to_coach_error(error))
 

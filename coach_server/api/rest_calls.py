@@ -3,18 +3,30 @@
 from __future__ import annotations
 
 import re
+from typing import Literal
 
 from aiohttp import web
+from pydantic import Field
 
+from coach_server.api import wire, wire_out
 from coach_server.api.answers import json_response
-from coach_server.api.http import Rest
-from coach_server.errors import Invalid, NotFound
+from coach_server.api.http import Doc, Rest
+from coach_server.errors import NotFound
 from coach_server.services.access import Principal
 from coach_server.services.archive import Archive
 
 _ID = re.compile(r"[A-Za-z0-9_-]{1,64}")
-_STATUSES = ("active", "ended", "abandoned")
 MAX_PAGE = 200
+
+
+class ListingQuery(wire.Inbound):
+    """Query of GET /api/conversations."""
+
+    status: Literal["active", "ended", "abandoned"] | None = None
+    agentId: wire.Id | None = None
+    limit: int = Field(50, ge=1, le=MAX_PAGE)
+    cursor: str | None = Field(None, max_length=200)
+    """`nextCursor` of the page before."""
 
 
 class RestCalls:
@@ -22,23 +34,25 @@ class RestCalls:
         self._archive = archive
 
     def register(self, rest: Rest) -> None:
-        rest.add("GET", "/api/conversations", self.listing)
-        rest.add("GET", "/api/conversations/{id}", self.conversation)
-        rest.add("GET", "/api/conversations/{id}/transcript", self.transcript)
-        rest.add("GET", "/api/conversations/{id}/tips", self.tips)
-        rest.add("GET", "/api/conversations/{id}/analysis", self.analysis)
+        one = "/api/conversations/{id}"
+        listed = Doc("The calls you may see.", wire_out.ConversationPage, query=ListingQuery)
+        analysed = Doc("What the call came to.", wire_out.AnalysisAnswer, refusals=(409,))
+        rest.add("GET", "/api/conversations", self.listing, listed)
+        rest.add("GET", one, self.conversation, Doc("One call.", wire_out.ConversationDetail))
+        rest.add(
+            "GET", f"{one}/transcript", self.transcript, Doc("What was said.", wire_out.TranscriptAnswer)
+        )
+        rest.add("GET", f"{one}/tips", self.tips, Doc("The tips, and which were taken.", wire_out.TipsAnswer))
+        rest.add("GET", f"{one}/analysis", self.analysis, analysed)
 
     async def listing(self, request: web.Request, principal: Principal) -> web.Response:
-        query = request.query
-        status = query.get("status")
-        if status is not None and status not in _STATUSES:
-            raise Invalid("status must be active, ended or abandoned.", field="status")
+        query = wire.parse(ListingQuery, dict(request.query))
         page = await self._archive.listing(
             principal,
-            status=status,
-            agent_id=query.get("agentId"),
-            limit=_limit(query.get("limit")),
-            cursor=query.get("cursor"),
+            status=query.status,
+            agent_id=query.agentId,
+            limit=query.limit,
+            cursor=query.cursor,
         )
         return json_response(page)
 
@@ -60,11 +74,3 @@ def _id(request: web.Request) -> str:
     if not _ID.fullmatch(wanted):
         raise NotFound("There is no such conversation.", field="conversationId")
     return wanted
-
-
-def _limit(value: str | None) -> int:
-    if value is None:
-        return 50
-    if not (value.isascii() and value.isdigit()) or not 1 <= int(value) <= MAX_PAGE:
-        raise Invalid(f"limit must be a number from 1 to {MAX_PAGE}.", field="limit")
-    return int(value)

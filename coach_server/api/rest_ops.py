@@ -8,20 +8,21 @@ from aiohttp import web
 from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, generate_latest
 from pydantic import Field
 
-from coach_server.api import wire
+from coach_server.api import wire, wire_out
 from coach_server.api.answers import json_body, json_response
-from coach_server.api.http import Rest
+from coach_server.api.http import Doc, Rest
 from coach_server.clock import Clock, millis
 from coach_server.services.access import DEFAULT_TTL_S, MAX_TTL_S, Gate, Principal, Role
 from coach_server.services.calls import Calls
 
 
 class TokenWish(wire.Inbound):
-    """Body of POST /api/auth/token."""
+    """Whom the token is for."""
 
     userId: wire.Id
     role: Role
     teamId: wire.Id | None = None
+    """A manager sees the calls of this team."""
     ttlSeconds: int = Field(DEFAULT_TTL_S, ge=1, le=MAX_TTL_S)
 
 
@@ -43,11 +44,15 @@ class RestOps:
         self._draining = draining
         self._registry = registry
 
-    def register(self, app: web.Application, rest: Rest) -> None:
-        app.router.add_get("/health", self.health)
-        app.router.add_get("/ready", self.ready)
-        rest.add("GET", "/metrics", self.metrics, (Role.SERVICE, Role.ADMIN))
-        rest.add("POST", "/api/auth/token", self.token, (Role.SERVICE, Role.ADMIN))
+    def register(self, rest: Rest) -> None:
+        backends = (Role.SERVICE, Role.ADMIN)
+        token = Doc("A short-lived token for a user.", wire_out.TokenAnswer, body=TokenWish)
+        rest.open("/health", self.health, Doc("Whether the process lives.", wire_out.Health, also=(503,)))
+        rest.open(
+            "/ready", self.ready, Doc("Whether new clients should come here.", wire_out.Ready, also=(503,))
+        )
+        rest.add("GET", "/metrics", self.metrics, Doc("Prometheus figures.", "text/plain"), roles=backends)
+        rest.add("POST", "/api/auth/token", self.token, token, roles=backends)
 
     async def health(self, request: web.Request) -> web.Response:
         """Whether the process lives: no database, no vendor (a load balancer must not replace every instance

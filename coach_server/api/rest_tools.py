@@ -8,10 +8,10 @@ from typing import Any, Protocol
 from aiohttp import web
 from pydantic import Field
 
-from coach_server.api import wire
+from coach_server.api import wire, wire_out
 from coach_server.api.answers import json_body, json_response
 from coach_server.api.audio_events import result_payload
-from coach_server.api.http import Rest
+from coach_server.api.http import Doc, Rest
 from coach_server.clock import Clock, millis
 from coach_server.errors import Unavailable
 from coach_server.services.access import Principal
@@ -32,24 +32,42 @@ class SpeechTokens(Protocol):
 
 
 class GenerateWish(wire.Inbound):
-    """Body of POST /api/ai/generate. `systemPrompt` of older clients is ignored on purpose."""
+    """What to answer to. `systemPrompt` of older clients is ignored on purpose."""
 
     persona: wire.Text = Field("", max_length=64)
+    """`sales-coach` or `skeptical-customer`."""
     context: wire.Text = Field("", max_length=wire.MAX_TEXT)
+    """What was said; needed."""
     language: wire.Language | None = None
 
 
 class SpeechTokenWish(wire.Inbound):
+    """Who will use the token."""
+
     userId: wire.Id
     sessionId: wire.Id
 
 
 class TranscribeWish(wire.Inbound):
+    """A transcription session of yours."""
+
     sessionId: wire.Id
-    chunk: Any = None
-    speaker: Any = None
+
+
+class TranscribeStart(TranscribeWish):
+    """The session to open."""
+
     language: wire.Language | None = None
     sampleRate: int = Field(16_000, ge=8_000, le=48_000)
+
+
+class TranscribeChunk(TranscribeWish):
+    """Audio for the session."""
+
+    chunk: Any = None
+    """Base64 text of signed 16-bit PCM, at most 64 kB of audio; needed."""
+    speaker: Any = None
+    """`agent` or `caller`, where it is known."""
 
 
 class RestTools:
@@ -73,12 +91,45 @@ class RestTools:
         self._language = language
 
     def register(self, rest: Rest) -> None:
-        rest.add("POST", "/api/ai/generate", self.generate)
-        rest.add("POST", "/api/generate-report", self.report)
-        rest.add("POST", "/api/auth/deepgram-token", self.speech_token)
-        rest.add("POST", "/api/transcribe/start", self.start)
-        rest.add("POST", "/api/transcribe/chunk", self.chunk)
-        rest.add("POST", "/api/transcribe/end", self.end)
+        generate = Doc(
+            "Three things to say next, or what a sceptical customer would answer.",
+            wire_out.GenerateAnswer,
+            body=GenerateWish,
+            refusals=(429,),
+        )
+        report = Doc(
+            "Mail the report of a call.", wire_out.ReportAnswer, body=ReportIn, refusals=(403, 429, 502, 504)
+        )
+        speech_token = Doc(
+            "A short-lived token of Deepgram.",
+            wire_out.SpeechTokenAnswer,
+            body=SpeechTokenWish,
+            refusals=(429, 502, 503, 504),
+        )
+        start = Doc(
+            "Open a transcription session.",
+            wire_out.TranscribeStarted,
+            body=TranscribeStart,
+            refusals=(409, 429, 502, 503),
+        )
+        chunk = Doc(
+            "Send audio and fetch what was heard.",
+            wire_out.TranscribeTaken,
+            body=TranscribeChunk,
+            refusals=(404, 408, 429, 502),
+        )
+        end = Doc(
+            "Close the session and fetch its last words.",
+            wire_out.TranscribeEnded,
+            body=TranscribeWish,
+            refusals=(404,),
+        )
+        rest.add("POST", "/api/ai/generate", self.generate, generate)
+        rest.add("POST", "/api/generate-report", self.report, report)
+        rest.add("POST", "/api/auth/deepgram-token", self.speech_token, speech_token)
+        rest.add("POST", "/api/transcribe/start", self.start, start)
+        rest.add("POST", "/api/transcribe/chunk", self.chunk, chunk)
+        rest.add("POST", "/api/transcribe/end", self.end, end)
 
     async def generate(self, request: web.Request, principal: Principal) -> web.Response:
         wish = wire.parse(GenerateWish, await json_body(request))
@@ -100,7 +151,7 @@ class RestTools:
         return json_response({"token": token, "expiresIn": expires_in, "createdAt": created})
 
     async def start(self, request: web.Request, principal: Principal) -> web.Response:
-        wish = wire.parse(TranscribeWish, await json_body(request))
+        wish = wire.parse(TranscribeStart, await json_body(request))
         await self._transcriptions.start(
             principal.owner, wish.sessionId, sample_rate=wish.sampleRate, language=wish.language
         )
@@ -109,7 +160,7 @@ class RestTools:
         )
 
     async def chunk(self, request: web.Request, principal: Principal) -> web.Response:
-        wish = wire.parse(TranscribeWish, await json_body(request))
+        wish = wire.parse(TranscribeChunk, await json_body(request))
         results = self._transcriptions.audio(
             principal.owner, wish.sessionId, wish.chunk, speaker=wish.speaker
         )

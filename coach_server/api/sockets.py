@@ -15,7 +15,7 @@ from loguru import logger
 from pydantic import BaseModel
 from socketio.exceptions import ConnectionRefusedError as Refused
 
-from coach_server.api import faults, wire
+from coach_server.api import faults, wire, wire_out
 from coach_server.api.auth import handshake_principal
 from coach_server.api.engine import CoachSocketServer, wants_ack
 from coach_server.clock import Clock
@@ -66,12 +66,15 @@ class Client:
 @dataclass(frozen=True, slots=True)
 class Event:
     """An event of the contract. `refused_as`: the code of the ERROR that tells a refusal to a client that
-    asked for no ack; None: refusals are silent. `model` None: the handler takes the data as it came."""
+    asked for no ack; None: refusals are silent. `is_audio`: the handler takes the data as it came, and
+    `model` only describes it. `ack` and `answers` (names of events) are for the documents."""
 
     name: str
-    model: type[BaseModel] | None
+    model: type[BaseModel]
     handler: Handler
     refused_as: str | None
+    ack: type[wire_out.Accepted] = wire_out.Accepted
+    answers: tuple[str, ...] = ()
     is_audio: bool = False
 
 
@@ -135,7 +138,7 @@ class Sockets:
                 return faults.ack(Unauthorized())
             try:
                 self._take(client, event)
-                payload = data if event.model is None else wire.parse(event.model, data)
+                payload = data if event.is_audio else wire.parse(event.model, data)
                 pending = event.handler(client, payload)
                 answer = pending if isinstance(pending, dict) else await _soon(pending, asked)
             except Exception as error:

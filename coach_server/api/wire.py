@@ -1,6 +1,7 @@
 """Payloads that come in, checked. The one place that knows the wire's names (live-coach.md §3-§5).
 
 A wrong payload becomes one `Invalid` that names the field. Unknown fields are ignored, so newer clients work.
+The docstrings here are what docs/events.md and the two contract documents say about each event and field.
 """
 
 from __future__ import annotations
@@ -37,31 +38,51 @@ Language = Literal["en", "nl", "he"]
 
 
 class Inbound(BaseModel):
-    model_config = ConfigDict(extra="ignore", frozen=True, hide_input_in_errors=True)
+    model_config = ConfigDict(
+        extra="ignore", frozen=True, hide_input_in_errors=True, use_attribute_docstrings=True
+    )
 
 
 class Consent(Inbound):
+    """Whether the people on the call agreed to its transcript being kept."""
+
     given: bool
     by: Text | None = Field(None, max_length=128)
+    """Who gave it."""
     at: Millis | None = None
+    """When it was given."""
     version: Text | None = Field(None, max_length=64)
+    """Which wording of the question was answered."""
 
 
 class StartConversation(Inbound):
-    """START_CONVERSATION. Everything after `metadata` is additive."""
+    """Start a call. Everything after `metadata` is an addition that older clients leave out."""
 
     agentId: Annotated[Text, Field(min_length=1, max_length=128)]
+    """Whose call it is, in the client's own words."""
     metadata: dict[str, Any] | None = None
+    """Anything, up to 16 kB. `agentName`, `customerName`, `location` and `company` fill the placeholders of
+    suggested lines."""
     mode: Mode | None = None
+    """`auto`: tips by the clock. `event-driven`: tips follow what was selected and said. Left out: auto."""
     language: Language | None = None
+    """Language of the call. Left out: the server's default."""
     playbook: Id | None = None
+    """Follow this playbook word for word. Left out: tips are written freely."""
     warmupMs: int | None = Field(None, ge=0, le=3_600_000)
+    """Time before the first tip. Left out: the server's setting."""
     intervalMs: int | None = Field(None, ge=100, le=3_600_000)
+    """Time between tips in auto mode. Left out: the server's setting."""
     storeTranscript: bool = True
+    """False: coach from memory and keep nothing that is said."""
     consent: Consent | None = None
+    """An object, or true or false for its `given`."""
     verbosity: Verbosity = Verbosity.NORMAL
+    """`low` speaks at objections, buying signals and on request only; `high` twice as often."""
     tipStreaming: bool = False
+    """True: the built-in coach's tip at once, then TIP_CHUNK and TIP_UPDATED while the model writes."""
     idempotencyKey: Id | None = None
+    """Sent again, it answers with the call it started the first time."""
 
     @field_validator("consent", mode="before")
     @classmethod
@@ -77,15 +98,20 @@ class StartConversation(Inbound):
 
 
 class Transcript(Inbound):
-    """TRANSCRIPT. `timestamp`: when it was said, milliseconds since the epoch; now, if it is left out."""
+    """A piece of what is being said. The ack comes when a final piece is on disk."""
 
     conversationId: Id
     speaker: Literal["caller", "agent"]
+    """`caller` is the customer."""
     text: Annotated[Text, Field(min_length=1, max_length=MAX_TEXT)]
     isFinal: bool = True
+    """False: somebody is speaking; the words are not kept."""
     timestamp: Millis | None = None
+    """When it was said, milliseconds since the epoch. Left out: now."""
     segmentId: Id | None = None
+    """The client's own id of the piece: stored once, however often it is sent."""
     confidence: float | None = Field(None, ge=0, le=1, allow_inf_nan=False)
+    """How sure the speech recogniser is."""
 
     @field_validator("text")
     @classmethod
@@ -96,12 +122,17 @@ class Transcript(Inbound):
 
 
 class OptionSelected(Inbound):
+    """The agent chose one of a tip's options. What is said next is taken as the answer to it."""
+
     recommendationId: Id
     selectedOption: int = Field(ge=1, le=3)
     conversationId: Id | None = None
+    """May be left out: the tip knows its call."""
 
 
 class Segment(Inbound):
+    """A piece of the conversation that the client captured itself."""
+
     speaker: Literal["caller", "agent"] = "caller"
     text: Annotated[Text, Field(max_length=MAX_TEXT)] = ""
     timestamp: Millis | None = None
@@ -109,51 +140,88 @@ class Segment(Inbound):
 
 
 class RequestNextTip(Inbound):
+    """Ask for the next tip, with what the client knows. What the server heard itself goes before it."""
+
     conversationId: Id
     selectedRecommendationId: Id | None = None
+    """The tip that was followed, or not."""
     selectedOption: int | None = Field(None, ge=1, le=3)
     selectedScript: Annotated[Text, Field(max_length=MAX_TEXT)] | None = None
+    """What was suggested."""
     agentResponse: Segment | None = None
+    """What the agent really said."""
     customerReaction: Segment | None = None
+    """How the customer took it."""
     transcriptHistory: list[Segment] | None = Field(None, max_length=100)
+    """The last pieces, oldest first. Used where the server heard nothing itself; the last 20 count."""
     timestamp: Millis | None = None
 
 
 class RequestAlternativeTip(Inbound):
+    """Ask for another line of the same stage."""
+
     conversationId: Id
     currentStage: Stage | None = None
+    """Left out: where the call stands."""
     currentScriptId: Id | None = None
+    """The line that is not wanted."""
 
 
 class EndConversation(Inbound):
+    """End the call. Its analysis follows."""
+
     conversationId: Id
 
 
 class SetMode(Inbound):
+    """Change how the coach behaves, at any moment. What is left out stays as it is."""
+
     conversationId: Id
     mode: Mode | None = None
     verbosity: Verbosity | None = None
     muted: bool | None = None
+    """True: no tip unless it is asked for."""
 
 
 class ResumeConversation(Inbound):
+    """Go on with a call on another socket, also after a restart; what was missed is told again, once."""
+
     conversationId: Id
     resumeToken: Annotated[str, Field(min_length=1, max_length=256)]
+    """From CONVERSATION_STARTED."""
     lastSeq: int = Field(0, ge=0, le=2**53)
+    """The `seq` of the last event that arrived."""
 
 
 class Ping(Inbound):
-    pass
+    """Ask whether the server is there."""
 
 
 class StartTranscription(Inbound):
+    """Open a stream of audio that the server has transcribed. One channel of signed 16-bit PCM."""
+
     sessionId: Id
+    """The client's own name of the stream."""
     sampleRate: int = Field(16_000, ge=8_000, le=48_000)
     encoding: Literal["pcm"] = "pcm"
     language: Language | None = None
 
 
+class AudioChunk(Inbound):
+    """A chunk of audio, at most 64 kB. Read by services/transcription_input.py, which checks what it takes;
+    this is its description."""
+
+    sessionId: Annotated[str, Field(pattern=r"^[A-Za-z0-9_.:-]{1,128}$")]
+    chunk: str
+    """Base64 text, or binary data as an attachment of the packet."""
+    speaker: Literal["agent", "caller", "unknown"] | None = None
+    """Whose voice it is, where the client knows."""
+    timestamp: Millis | None = None
+
+
 class EndTranscription(Inbound):
+    """Close the stream. The last words are delivered before the answer."""
+
     sessionId: Id
 
 

@@ -8,6 +8,7 @@ from coach_server.clock import millis
 from coach_server.domain.tip import ShownTip
 from coach_server.errors import Conflict, NotFound
 from coach_server.services.access import Principal, Role
+from coach_server.services.costs import Spent
 from coach_server.storage import analyses, conversations, tips, transcripts
 from coach_server.storage.conversations import ListedConversation, StoredConversation
 from coach_server.storage.database import Database
@@ -138,14 +139,13 @@ def _listed(row: ListedConversation | StoredConversation) -> dict[str, Any]:
 
 
 def _detailed(row: StoredConversation) -> dict[str, Any]:
-    usage = {key: value for key, value in row.usage.items() if key != "pico_usd"}
     return {
         **_listed(row),
         "storeTranscript": row.store_transcript,
         "consent": row.consent,
         "segments": row.last_sequence,
         "lastSeq": row.last_seq,
-        "usage": usage,
+        "usage": Spent.from_dict(row.usage).public(),
     }
 
 

@@ -98,6 +98,16 @@ class Spent:
         self.output_tokens += usage.output_tokens
         self.pico_usd += pico_usd
 
+    def public(self) -> dict[str, Any]:
+        """As clients are told; money in micro-USD."""
+        return {
+            "modelCalls": self.calls,
+            "inputTokens": self.input_tokens,
+            "cachedTokens": self.cached_tokens,
+            "outputTokens": self.output_tokens,
+            "costMicroUsd": self.micro_usd,
+        }
+
     def to_dict(self) -> dict[str, int]:
         return {name: getattr(self, name) for name in _SUMS}
 
@@ -209,14 +219,8 @@ class Meter:
         return self._governor.spending(self.spent)
 
     def public(self) -> dict[str, Any]:
-        """What the client is told at the end of its call; money in micro-USD."""
-        return {
-            "modelCalls": self.spent.calls,
-            "inputTokens": self.spent.input_tokens,
-            "cachedTokens": self.spent.cached_tokens,
-            "outputTokens": self.spent.output_tokens,
-            "costMicroUsd": self.spent.micro_usd,
-        }
+        """What the client is told at the end of its call."""
+        return self.spent.public()
 
     def to_dict(self) -> dict[str, int]:
         return self.spent.to_dict()
