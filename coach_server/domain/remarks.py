@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from coach_server.domain.debrief import Aftermath, Debrief, DebriefCues, Met, ObjectionMet, asks, words_in
 from coach_server.domain.detection import Objection, Signal
 from coach_server.domain.ledger import Fate, Line, Reaction, TipOutcome, turns
+from coach_server.domain.metrics import Conduct
 from coach_server.domain.tip import Stage
 from coach_server.domain.transcript import Speaker
 
@@ -21,15 +22,10 @@ TALK_SHARE_HIGH = 0.65
 MONOLOGUE_WORDS = 110
 PACE_HIGH = 190
 OPEN_QUESTIONS_GOOD = 3
+OPEN_QUESTIONS_FEW = 2
+# With fewer lines of the agent, too few questions or too many words say nothing.
+LINES_TO_JUDGE = 4
 STACKED_QUESTIONS = 3
-
-
-@dataclass(frozen=True, slots=True)
-class Conduct:
-    """Figures of the agent, None where they are not known. `talk_share` is 0..1 of the time spoken."""
-
-    talk_share: float | None = None
-    words_per_minute: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,15 +75,15 @@ def _strengths(
     for signal in call.signals:
         if signal.kind is Signal.BUYING and signal.taken_up:
             yield Remark("buying_taken_up", 75, (signal.line, *signal.response[:1]))
-    asked = call.questions
-    if len(asked.open) >= OPEN_QUESTIONS_GOOD and len(asked.open) >= len(asked.closed):
-        values = {"open": len(asked.open), "closed": len(asked.closed)}
-        yield Remark("open_questions", 70, (_most_telling(call.lines, asked.open),), values)
+    opened, closed = conduct.open_questions, conduct.closed_questions
+    if opened >= OPEN_QUESTIONS_GOOD and opened >= closed and call.questions.open:
+        telling = _most_telling(call.lines, call.questions.open)
+        yield Remark("open_questions", 70, (telling,), {"open": opened, "closed": closed})
     if impact := _first_with(call, cues, "impact"):
         yield Remark("impact", 65, (impact,))
     if summary := _first_with(call, cues, "summarise"):
         yield Remark("summarised", 60, (summary,))
-    share = conduct.talk_share
+    share = conduct.agent_share
     if share is not None and share <= TALK_SHARE_GOOD and len(call.agent_lines) >= OPEN_QUESTIONS_GOOD:
         yield Remark("listened", 50, _longest(call, Speaker.CUSTOMER)[:1], {"percent": round(share * 100)})
     landed = [
@@ -131,22 +127,19 @@ def _pushed_on(call: Debrief, refusal: Line) -> Iterable[Remark]:
 
 
 def _habits(call: Debrief, conduct: Conduct) -> Iterable[Remark]:
-    asked, mine = call.questions, call.agent_lines
-    longest = _longest(call, Speaker.AGENT)
-    if len(asked.open) < 2 and len(mine) >= 4:
-        pitch = next((line for line in mine if line.detection.stage is Stage.VALUE_PROP), None)
-        evidence = asked.closed[:1] or ((pitch,) if pitch else longest[:1])
-        yield Remark("few_open_questions", 72, evidence, {"count": len(asked.open)})
-    share = conduct.talk_share
-    if share is not None and share > TALK_SHARE_HIGH:
+    mine, longest = call.agent_lines, _longest(call, Speaker.AGENT)
+    pitch = next((line for line in mine if line.detection.stage is Stage.VALUE_PROP), None)
+    if conduct.open_questions < OPEN_QUESTIONS_FEW and len(mine) >= LINES_TO_JUDGE:
+        evidence = call.questions.closed[:1] or ((pitch,) if pitch else longest[:1])
+        yield Remark("few_open_questions", 72, evidence, {"count": conduct.open_questions})
+    share = conduct.agent_share
+    if share is not None and share > TALK_SHARE_HIGH and len(mine) >= LINES_TO_JUDGE:
         yield Remark("talk_share", 65, longest[:1], {"percent": round(share * 100)})
-    words = sum(map(words_in, longest))
-    if words > MONOLOGUE_WORDS:
-        yield Remark("monologue", 60, longest[:1], {"words": words})
-    first_pitch = next((line for line in mine if line.detection.stage is Stage.VALUE_PROP), None)
-    if first_pitch and not asks(line for line in mine if line.sequence < first_pitch.sequence):
-        yield Remark("pitched_first", 55, (first_pitch,))
-    pace = conduct.words_per_minute
+    if conduct.longest_monologue_words > MONOLOGUE_WORDS:
+        yield Remark("monologue", 60, longest[:1], {"words": conduct.longest_monologue_words})
+    if pitch and not asks(line for line in mine if line.sequence < pitch.sequence):
+        yield Remark("pitched_first", 55, (pitch,))
+    pace = conduct.pace_wpm
     if pace is not None and pace > PACE_HIGH:
         yield Remark("pace", 45, longest[:1], {"pace": round(pace)})
     stacked = next((line for line in mine if line.utterance.text.count("?") >= STACKED_QUESTIONS), None)

@@ -13,6 +13,7 @@ from collections.abc import Awaitable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
+from coach_server.domain import metrics
 from coach_server.domain.debrief import (
     FEWEST_UTTERANCES,
     Debrief,
@@ -24,7 +25,7 @@ from coach_server.domain.debrief import (
 )
 from coach_server.domain.detection import Detection, Signal
 from coach_server.domain.ledger import Fate, Line, TipOutcome, follow, outcomes
-from coach_server.domain.remarks import Conduct, Remark, improvements, strengths
+from coach_server.domain.remarks import Remark, improvements, strengths
 from coach_server.domain.tip import ShownTip, Stage
 from coach_server.domain.transcript import Speaker, Utterance
 from coach_server.domain.wording import one_line
@@ -88,13 +89,21 @@ def analyse(record: CallRecord, eyes: Eyes) -> dict[str, Any]:
     document = page.frame() | page.stages(call) | page.tips(ledger)
     if len(lines) < FEWEST_UTTERANCES:
         return document | page.too_short()
-    conduct = Conduct()
+    conduct = _conduct(record, eyes)
     return (
         document
         | page.findings(call)
+        | page.conduct(conduct)
         | page.remarks(call, ledger, conduct)
-        | {"conduct": None, "summary": page.summary(call, ledger)}
+        | {"summary": page.summary(call, ledger)}
     )
+
+
+def _conduct(record: CallRecord, eyes: Eyes) -> metrics.Conduct:
+    def question(sentence: str) -> tuple[Signal, ...]:
+        return eyes.detect_rules(sentence, speaker=Speaker.AGENT, language=record.language).signals
+
+    return metrics.conduct(record.utterances, classify=question)
 
 
 def _detections(record: CallRecord, eyes: Eyes) -> Iterable[Detection]:
@@ -156,17 +165,30 @@ class _Page:
         return {"stage": {"reached": call.reached, "last": self.record.last_stage, "path": path}}
 
     def findings(self, call: Debrief) -> dict[str, Any]:
-        asked = call.questions
-        total = len(asked.open) + len(asked.closed)
         return {
             "objections": [self._objection(objection) for objection in call.objections],
             "signals": [self._signal(signal) for signal in call.signals],
-            "questions": {
-                "open": len(asked.open),
-                "closed": len(asked.closed),
-                "openShare": round(len(asked.open) / total, 2) if total else None,
-            },
             "nextStep": self._next_step(call.next_step),
+        }
+
+    def conduct(self, conduct: metrics.Conduct) -> dict[str, Any]:
+        share, pace = conduct.agent_share, conduct.pace_wpm
+        return {
+            "questions": {
+                "open": conduct.open_questions,
+                "closed": conduct.closed_questions,
+                "openShare": round(conduct.open_questions / conduct.questions, 2)
+                if conduct.questions
+                else None,
+            },
+            "conduct": {
+                "talkShare": None if share is None else round(share, 2),
+                "agentWords": conduct.agent_words,
+                "customerWords": conduct.customer_words,
+                "longestMonologueWords": conduct.longest_monologue_words,
+                "longestMonologueMs": round(conduct.longest_monologue_s * 1000),
+                "wordsPerMinute": None if pace is None else round(pace),
+            },
         }
 
     def tips(self, ledger: Sequence[TipOutcome]) -> dict[str, Any]:
@@ -181,7 +203,9 @@ class _Page:
             }
         }
 
-    def remarks(self, call: Debrief, ledger: Sequence[TipOutcome], conduct: Conduct) -> dict[str, Any]:
+    def remarks(
+        self, call: Debrief, ledger: Sequence[TipOutcome], conduct: metrics.Conduct
+    ) -> dict[str, Any]:
         cues = self.wording.cues
         return {
             "strengths": [

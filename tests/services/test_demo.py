@@ -44,7 +44,7 @@ def test_the_demo_calls_are_real_conversations_of_three_to_four_minutes(language
             "en",
             ("too expensive", "we already use", "How long does it take to set up", "Thursday the twelfth"),
         ),
-        ("nl", ("te duur", "We werken al met", "Hoe snel kunnen we", "dinsdag de negende")),
+        ("nl", ("te duur", "We hebben al een pakket", "Hoe snel kunnen we", "dinsdag de negende")),
     ],
 )
 def test_each_demo_has_price_competitor_buying_signal_and_a_dated_next_step(
