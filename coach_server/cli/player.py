@@ -9,11 +9,13 @@ from __future__ import annotations
 
 import asyncio
 import random
+import socket
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 from uuid import uuid4
 
+import aiohttp
 import socketio
 from socketio.exceptions import ConnectionError as CannotConnect
 from socketio.exceptions import SocketIOError
@@ -26,6 +28,7 @@ from coach_server.services.recordings import Turn
 CONNECT_S = 10.0
 STARTED_S = 5.0
 ANSWER_S = 10.0
+CUT_WITHIN_S = 0.02
 RETRY_FIRST_S = 0.2
 RETRY_MOST_S = 2.0
 RECONNECT_TRIES = 15
@@ -62,8 +65,8 @@ class Plan:
 
 @dataclass(slots=True)
 class Played:
-    """What one call came to. `acked` maps a segmentId to its ack time in seconds; `refused` holds the codes
-    of refusals. `missing` counts server events that never came, by their seq; `doubled` those that came twice."""
+    """What one call came to. `acked` maps a segmentId to its ack time in seconds; `refused` holds codes.
+    By their seq, `missing` counts server events that never came and `doubled` those that came twice."""
 
     conversation_id: str = ""
     sent: int = 0
@@ -78,6 +81,10 @@ class Played:
     doubled: int = 0
     ended: Payload = field(default_factory=dict)
     failure: str | None = None
+
+
+class Lost(Unavailable):
+    """The connection went away while something was waited for."""
 
 
 # Called with what happens, for the one who watches: ("turn", Turn), ("tip", payload), ("cut", {}), …
@@ -96,17 +103,28 @@ class Player:
         self._watch = watch
         self._played = Played()
         self._random = random.Random(plan.seed)
-        self._sio = self._socket()
         self._waiting: dict[str, asyncio.Future[Payload]] = {}
         self._pending: dict[str, tuple[Payload, float]] = {}
         self._all_answered = asyncio.Event()
         self._seen: set[int] = set()
+        self._last_seq = 0
         self._resume_token: str | None = None
         self._jobs: set[asyncio.Task[None]] = set()
+        self._gone = asyncio.Event()
+        self._refusal = ""
+        self._web: aiohttp.ClientSession
+        self._sio: socketio.AsyncClient
 
     async def play(self) -> Played:
         """The whole call. Raises Unavailable only when there was no connection to begin with."""
-        await self._connect_first()
+        # The library forgets to close a session of its own when a connection is refused.
+        async with aiohttp.ClientSession() as web:
+            self._web = web
+            self._sio = self._socket()
+            await self._connect_first()
+            return await self._play()
+
+    async def _play(self) -> Played:
         try:
             await self._start()
             for turn in self._plan.turns:
@@ -128,19 +146,32 @@ class Player:
         return self._played
 
     def _socket(self) -> socketio.AsyncClient:
-        sio = socketio.AsyncClient(reconnection=False, handle_sigint=False)
+        sio = socketio.AsyncClient(reconnection=False, handle_sigint=False, http_session=self._web)
         for name in ("CONVERSATION_STARTED", "CONVERSATION_RESUMED", "CONVERSATION_ENDED"):
             sio.on(name, self._answered(name))
-        for name in ("AI_TIP", "TIP_UPDATED", "ERROR", "MODE_SET", "OPTION_SELECTED_ACK", "ANALYSIS_READY"):
-            sio.on(name, self._told(name))
+        sio.on("AI_TIP", self._tip)
+        sio.on("ERROR", self._error)
+        sio.on("connect_error", self._refused)
         sio.on("*", self._other)
+        self._gone = asyncio.Event()
+        sio.on("disconnect", self._lost(self._gone))
         return sio
+
+    def _lost(self, gone: asyncio.Event) -> Callable[..., Any]:
+        async def handler(*_: Any) -> None:
+            gone.set()
+            for waiting in self._waiting.values():
+                if not waiting.done():
+                    waiting.set_exception(Lost("the connection was lost"))
+
+        return handler
 
     async def _connect_first(self) -> None:
         try:
             await self._open()
         except (CannotConnect, TimeoutError) as error:
-            raise Unavailable(f"cannot connect to {self._target.url}: {_reason(error)}") from None
+            reason = self._refusal or _reason(error)
+            raise Unavailable(f"cannot connect to {self._target.url}: {reason}") from None
 
     async def _open(self) -> None:
         async with asyncio.timeout(CONNECT_S):
@@ -182,17 +213,21 @@ class Player:
         }
         if turn.confidence is not None:
             segment["confidence"] = turn.confidence
-        self._pending[segment["segmentId"]] = (segment, self._clock.now())
         self._all_answered.clear()
         await self._send(segment)
 
     async def _send(self, segment: Payload) -> None:
         """A segment that cannot leave now leaves after the resume, for it is still pending."""
-        segment_id = segment["segmentId"]
         try:
-            await self._sio.emit("TRANSCRIPT", segment, callback=lambda *said: self._acked(segment_id, said))
+            await self._emit(segment)
         except SocketIOError:
             await self._come_back()
+
+    async def _emit(self, segment: Payload) -> None:
+        known = segment["segmentId"]
+        # Measured from the last sending: the time a cut took is not the server's.
+        self._pending[known] = (segment, self._clock.now())
+        await self._sio.emit("TRANSCRIPT", segment, callback=lambda *said: self._acked(known, said))
 
     def _acked(self, segment_id: str, said: Sequence[Any]) -> None:
         pending = self._pending.pop(segment_id, None)
@@ -207,28 +242,37 @@ class Player:
 
     async def _drain(self) -> None:
         """Wait until every segment is answered; what is not in time counts as unanswered."""
-        if not self._pending:
-            return
-        if not self._sio.connected:
-            await self._come_back()
         try:
             async with asyncio.timeout(ANSWER_S):
-                await self._all_answered.wait()
+                while self._pending:
+                    if not self._sio.connected:
+                        await self._come_back()
+                    await _first(self._all_answered, self._gone)
         except TimeoutError:
             return
 
     async def _end(self) -> None:
-        if not self._sio.connected:
-            await self._come_back()
         wish = {"conversationId": self._played.conversation_id}
-        self._played.ended = await self._ask("END_CONVERSATION", wish, "CONVERSATION_ENDED", ANSWER_S)
+        while not self._played.ended:
+            if not self._sio.connected:
+                # The end may have been heard before the cut; then its answer is among the missed events.
+                await self._come_back()
+                continue
+            try:
+                await self._ask("END_CONVERSATION", wish, "CONVERSATION_ENDED", ANSWER_S)
+            except Lost:
+                continue
         self._watch("ended", self._played.ended)
 
     async def _cut(self) -> None:
-        """A network fault: the socket goes without a word, and comes back after a moment."""
+        """A network fault: the line goes dead without a goodbye, and the client comes back after a moment.
+        It strikes at any moment around the ack, so that words, acks and events are lost in turn."""
+        await self._clock.sleep_until(self._clock.now() + self._random.random() * CUT_WITHIN_S)
         self._played.cuts += 1
         self._watch("cut", {})
-        await self._sio.eio.disconnect(abort=True)
+        if self._sio.connected:
+            self._sio.eio.ws.get_extra_info("socket").shutdown(socket.SHUT_RDWR)
+            await self._gone.wait()
         await self._come_back()
 
     async def _come_back(self) -> None:
@@ -239,7 +283,7 @@ class Player:
             try:
                 await self._reopen()
                 return
-            except (SocketIOError, TimeoutError, ProviderTimeout):
+            except (SocketIOError, TimeoutError, ProviderTimeout, Lost):
                 continue
         raise Unavailable("the connection was lost and did not come back")
 
@@ -252,16 +296,13 @@ class Player:
         wish = {
             "conversationId": self._played.conversation_id,
             "resumeToken": self._resume_token,
-            "lastSeq": max(self._seen, default=0),
+            "lastSeq": self._last_seq,
         }
         resumed = await self._ask("RESUME_CONVERSATION", wish, "CONVERSATION_RESUMED", ANSWER_S)
         self._played.resumed += 1
         self._watch("resumed", resumed)
         for segment, _ in list(self._pending.values()):
-            segment_id = segment["segmentId"]
-            await self._sio.emit(
-                "TRANSCRIPT", segment, callback=lambda *said, known=segment_id: self._acked(known, said)
-            )
+            await self._emit(segment)
 
     async def _ask(self, event: str, wish: Payload, answer: str, seconds: float) -> Payload:
         """Send, and wait for the answering event. Raises Unavailable with the server's reason if refused."""
@@ -279,23 +320,23 @@ class Player:
     def _answered(self, name: str) -> Callable[..., Any]:
         async def handler(message: Any = None) -> None:
             payload = self._payload(message)
+            if name == "CONVERSATION_ENDED":
+                self._played.ended = payload
             waiting = self._waiting.get(name)
             if waiting is not None and not waiting.done():
                 waiting.set_result(payload)
 
         return handler
 
-    def _told(self, name: str) -> Callable[..., Any]:
-        async def handler(message: Any = None) -> None:
-            payload = self._payload(message)
-            match name:
-                case "AI_TIP":
-                    self._tip(payload)
-                case "ERROR":
-                    self._played.errors.append(str(payload.get("code", "no code")))
-                    self._watch("error", payload)
+    async def _error(self, message: Any = None) -> None:
+        payload = self._payload(message)
+        self._played.errors.append(str(payload.get("code", "no code")))
+        self._watch("error", payload)
 
-        return handler
+    async def _refused(self, reason: Any = None) -> None:
+        """The server's own words for a refused connection; the library's error does not carry them."""
+        said = reason.get("message") if isinstance(reason, Mapping) else reason
+        self._refusal = str(said)[:200] if said else ""
 
     async def _other(self, event: str, message: Any = None) -> None:
         self._payload(message)
@@ -310,9 +351,12 @@ class Player:
             if seq in self._seen:
                 self._played.doubled += 1
             self._seen.add(seq)
+            while self._last_seq + 1 in self._seen:
+                self._last_seq += 1
         return payload
 
-    def _tip(self, payload: Payload) -> None:
+    async def _tip(self, message: Any = None) -> None:
+        payload = self._payload(message)
         self._played.tips.append(payload)
         self._watch("tip", payload)
         if self._plan.mode == "event-driven":
@@ -336,6 +380,16 @@ class Player:
             job.cancel()
         await asyncio.gather(*self._jobs, return_exceptions=True)
         await self._sio.shutdown()
+
+
+async def _first(*events: asyncio.Event) -> None:
+    """Until one of them is set."""
+    waits = [asyncio.ensure_future(event.wait()) for event in events]
+    try:
+        await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        for wait in waits:
+            wait.cancel()
 
 
 def _refuse(waiting: asyncio.Future[Payload], event: str, said: Sequence[Any]) -> None:
