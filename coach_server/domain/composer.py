@@ -215,7 +215,7 @@ def _gap(request: TipRequest, phrases: Phrases) -> str:
     """The most useful thing still unknown; when enough is known, on to what it is worth to them."""
     known = {fact for fact in _WORTH_KNOWING if request.facts.get(fact)}
     if "pain" in known and len(known) >= 3:
-        wanted = ["value", "gap_impact", *(() if "budget" in known else ("gap_budget",))]
+        wanted: list[str] = ["value", "gap_impact", *(() if "budget" in known else ("gap_budget",))]
     else:
         wanted = [f"gap_{fact}" for fact in _GAPS if fact not in known]
         if "pain" in known:
@@ -350,7 +350,7 @@ class _Work:
         focus = self.reading.focus
         dull = None
         if self.move.name.startswith("objection_"):
-            dull = self.phrases.objection_names.get(self.move.name.removeprefix("objection_"))
+            dull = self._objection_name(self.move.name.removeprefix("objection_"))
         if not focus or (is_bare(focus, listening) and self.reading.earlier):
             found = notice(self.reading.earlier, listening, informal=self.informal, dull=dull)
             why = notice(focus, listening).why if focus else found.why
@@ -373,11 +373,14 @@ class _Work:
             "name": books.first_name(name) if name else None,
         }
         if self.reading.raised is not None:
-            found["objection"] = self.phrases.objection_names.get(self.reading.raised)
+            found["objection"] = self._objection_name(self.reading.raised)
         values.update({slot: value for slot, value in found.items() if value})
         if "pain" in values and values.get("quote") and normal(values["pain"]) in normal(values["quote"]):
             del values["pain"]
         return {slot: value for slot, value in values.items() if value}
+
+    def _objection_name(self, objection: str) -> str:
+        return self.phrases.objection_names[objection].text(self.informal)
 
     def _exchange(self) -> str:
         exchange, wording = self.request.exchange, self.phrases.exchange

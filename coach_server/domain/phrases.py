@@ -82,7 +82,7 @@ class Phrases:
     leads: tuple[str, ...]
     reflections: Mapping[str, tuple[Phrase, ...]]
     exchange: Mapping[str, Phrase]
-    objection_names: Mapping[str, str]
+    objection_names: Mapping[str, Phrase]
     listening: Listening = field(default_factory=Listening)
 
 

@@ -184,10 +184,9 @@ def _phrases(file: CatalogFile) -> Phrases:
     for name in sorted(set(moves) ^ MOVES):
         problem = "is not known here." if name in moves else "is missing."
         raise file.wrong(f"move.{name}", problem)
+    spoken = file.table(file.data, "objection_names", "objection_names")
     names = {
-        str(o): file.text(
-            file.table(file.data, "objection_names", "objection_names"), o, f"objection_names.{o}"
-        )
+        str(o): reader.phrase(file.text(spoken, o, f"objection_names.{o}"), f"objection_names.{o}")
         for o in Objection
     }
     exchange = file.table(file.data, "exchange", "exchange")
