@@ -282,7 +282,9 @@ def _met(kind: Objection, line: Line, response: Sequence[Line], cues: DebriefCue
     on_topic = (about is not None and about.search(_plain(said)) is not None) or bool(
         content_words(said, language) & content_words(line.utterance.text, language)
     )
-    heard = on_topic or cues.has("acknowledge", said)
+    # Who is not the only one to decide, or not now, is answered by a proposal of who and when.
+    proposes = kind in (Objection.AUTHORITY, Objection.TIMING) and cues.has("next_step", said)
+    heard = on_topic or proposes or cues.has("acknowledge", said)
     if heard and asks(response):
         return Met.EXPLORED
     if any(Signal.QUESTION_OPEN in reply.detection.signals for reply in response):
