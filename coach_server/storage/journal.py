@@ -10,7 +10,7 @@ import asyncio
 from collections import deque
 from collections.abc import Coroutine
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 from loguru import logger
 
@@ -18,7 +18,7 @@ from coach_server.errors import StorageFailed
 from coach_server.storage.database import Database
 from coach_server.storage.engine import DRIVER_ERRORS
 from coach_server.storage.statements import Kind, prepare
-from coach_server.storage.writers import Group, Poison, open_writer
+from coach_server.storage.writers import Group, Poison, Writer, open_writer
 
 # A commit of this many rows takes some 50 ms; more would make the first of them wait for the last.
 COMMIT_ROWS = 2_000
@@ -35,6 +35,7 @@ class Write:
     row: dict[str, Any]
 
 
+T = TypeVar("T")
 OUTAGE = (*DRIVER_ERRORS, OSError, StorageFailed)
 
 
@@ -54,6 +55,7 @@ class Journal:
         window_s: float = 0.004,
         max_pending: int = 50_000,
         retry_s: float = 5.0,
+        writer: Writer | None = None,
     ) -> None:
         self._database = database
         self._window_s = window_s
@@ -61,7 +63,7 @@ class Journal:
         self._retry_s = retry_s
         self._statements = prepare(database.sql_dialect)
         self._rank = {kind: rank for rank, kind in enumerate(self._statements)}
-        self._writer = open_writer(database)
+        self._writer = writer or open_writer(database)
         self._waiting: deque[_Put] = deque()
         self._rows_waiting = 0
         self._rested_at = 0.0
@@ -112,7 +114,7 @@ class Journal:
             while True:
                 await self._arrived.wait()
                 await self._gather()
-                await _finish(self._write_some())
+                await self._write_some()
         finally:
             self._running = False
             await _finish(self.drain())
@@ -143,9 +145,14 @@ class Journal:
     async def _write_some(self) -> bool:
         """One commit. False when the database could not be reached."""
         async with self._turn:
-            done = await self._commit(self._take(COMMIT_ROWS))
-            self._rested_at = asyncio.get_running_loop().time() + self._window_s
-            return done
+            puts = self._take(COMMIT_ROWS)
+            try:
+                return await _finish(self._commit(puts))
+            finally:
+                self._rested_at = asyncio.get_running_loop().time() + self._window_s
+                if untold := [put for put in puts if not put.stored.done()]:
+                    # A fault of ours ends the journal, but leaves nobody waiting for ever.
+                    self._fail(untold, None)
 
     def _take(self, most: int) -> list[_Put]:
         taken: list[_Put] = []
@@ -226,7 +233,7 @@ class Journal:
             put.stored.exception()
 
 
-async def _finish(work: Coroutine[Any, Any, object]) -> None:
+async def _finish(work: Coroutine[Any, Any, T]) -> T:
     """Await `work` to its end even when cancelled meanwhile, then let the cancellation go on."""
     task = asyncio.create_task(work, name="journal commit")
     cancelled: asyncio.CancelledError | None = None
@@ -235,6 +242,7 @@ async def _finish(work: Coroutine[Any, Any, object]) -> None:
             await asyncio.wait({task})
         except asyncio.CancelledError as error:
             cancelled = error
-    task.result()
+    result = task.result()
     if cancelled is not None:
         raise cancelled
+    return result

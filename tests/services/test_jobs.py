@@ -1,17 +1,17 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from typing import Any
 
-from coach_server.clock import SystemClock
 from coach_server.errors import Invalid, ProviderError, Unavailable
 from coach_server.services.jobs import Handler, JobRunner
 from coach_server.storage import jobs
 from coach_server.storage.database import Database
 from coach_server.storage.tables import jobs as table
 from coach_server.testing import ManualClock
+from tests.storage.samples import until
 
 
 class Work:
@@ -64,13 +64,6 @@ async def enqueue(database: Database, clock: ManualClock, *keys: str, kind: str 
 async def row(database: Database, key: str = "c1") -> Any:
     async with database.read() as conn:
         return (await conn.execute(table.select().where(table.c.key == key))).one()
-
-
-async def until(read: Callable[[], Awaitable[bool]]) -> None:
-    clock = SystemClock()
-    async with asyncio.timeout(10):
-        while not await read():
-            await clock.sleep_until(clock.now() + 0.005)
 
 
 async def status_is(database: Database, status: str, key: str = "c1") -> None:
@@ -292,7 +285,8 @@ async def test_two_runners_run_each_job_once(database: Database) -> None:
     keys = [f"c{n}" for n in range(12)]
     async with runner(database, clock, one, "one") as a, runner(database, clock, other, "other") as b:
         await enqueue(database, clock, *keys)
-        a.wake(), b.wake()
+        a.wake()
+        b.wake()
 
         async def all_done() -> bool:
             return (await a.counts())["done"] == len(keys)

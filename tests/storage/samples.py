@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from typing import Any
 
+from coach_server.clock import SystemClock
 from coach_server.domain.tip import Label, ShownTip, Source, Stage, Tip, TipOption, Trigger
 from coach_server.domain.transcript import Speaker, Utterance
 from coach_server.storage import conversations
@@ -87,3 +88,11 @@ async def store(database: Database, *writes: Any) -> None:
 
 async def start(database: Database, *ids: str, **changes: Any) -> None:
     await store(database, *(conversations.insert(conversation(id, **changes)) for id in ids or ("c1",)))
+
+
+async def until(reached: Callable[[], Awaitable[bool]]) -> None:
+    """Wait for a state that only asking can show."""
+    clock = SystemClock()
+    async with asyncio.timeout(10):
+        while not await reached():
+            await clock.sleep_until(clock.now() + 0.005)

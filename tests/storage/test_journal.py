@@ -201,6 +201,39 @@ async def test_stopping_the_owner_writes_what_was_put(database: Database) -> Non
     assert len(await texts(database)) == 2
 
 
+async def test_a_cancelled_drain_still_tells_who_waits(database: Database) -> None:
+    await start(database)
+    journal = Journal(database)
+    for steps in range(12):
+        stored = journal.put(transcripts.insert("c1", utterance(steps + 1)))
+        draining = asyncio.create_task(journal.drain())
+        for _ in range(steps):
+            await asyncio.sleep(0)
+        draining.cancel()
+        await asyncio.gather(draining, return_exceptions=True)
+        await journal.drain()
+        await stored
+    assert len(await texts(database)) == 12
+
+
+async def test_a_fault_of_the_journal_itself_leaves_nobody_waiting(database: Database) -> None:
+    await start(database)
+
+    class Broken:
+        async def write(self, groups: object) -> None:
+            raise AttributeError("a mistake in the program")
+
+        async def close(self) -> None:
+            return
+
+    journal = Journal(database, writer=Broken())
+    owner = asyncio.create_task(journal.run())
+    with pytest.raises(StorageFailed):
+        await journal.put(transcripts.insert("c1", utterance(1)))
+    with pytest.raises(AttributeError):
+        await owner
+
+
 async def test_a_drain_beside_the_owner_loses_and_doubles_nothing(database: Database) -> None:
     await start(database)
     async with running(Journal(database)) as journal:

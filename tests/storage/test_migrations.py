@@ -105,7 +105,10 @@ async def started(url: str) -> AsyncIterator[Database]:
 
 
 def _differences(connection: Connection) -> list[Any]:
-    return compare_metadata(MigrationContext.configure(connection, opts={"compare_type": True}), metadata)
+    differences: list[Any] = compare_metadata(
+        MigrationContext.configure(connection, opts={"compare_type": True}), metadata
+    )
+    return differences
 
 
 def _description(connection: Connection) -> dict[str, Any]:
