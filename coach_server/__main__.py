@@ -11,7 +11,7 @@ from loguru import logger
 
 from coach_server import __version__
 from coach_server.app import COACHING, build_app
-from coach_server.errors import CoachError
+from coach_server.errors import CoachError, ConfigError
 from coach_server.logs import set_up
 from coach_server.settings import Settings, load_settings, with_generated_key
 
@@ -38,7 +38,7 @@ def main() -> int:
         sys.stderr.write(f"Cannot start: {error.message}\n")
         return 2
     except OSError as error:
-        sys.stderr.write(f"Cannot listen on {settings.host}:{settings.port} ({error.strerror}).\n")
+        sys.stderr.write(f"Cannot start: {error.strerror or type(error).__name__}.\n")
         return 2
 
 
@@ -76,14 +76,21 @@ async def serve(settings: Settings) -> None:
     )
     await runner.setup()
     try:
-        site = web.TCPSite(runner, settings.host, settings.port, backlog=1024)
-        await site.start()
+        await _listen(runner, settings)
         _announce(settings, runner)
         await stop.wait()
         await app[COACHING].drain()
     finally:
         await runner.cleanup()
     logger.info("Stopped")
+
+
+async def _listen(runner: web.AppRunner, settings: Settings) -> None:
+    try:
+        await web.TCPSite(runner, settings.host, settings.port, backlog=1024).start()
+    except OSError as error:
+        reason = error.strerror or "not possible"
+        raise ConfigError(f"PORT: cannot listen on {settings.host}:{settings.port} ({reason})") from error
 
 
 def _announce(settings: Settings, runner: web.AppRunner) -> None:

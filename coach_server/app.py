@@ -47,6 +47,7 @@ from coach_server.providers.stt import Stt
 from coach_server.providers.stt.aws import AwsTranscribe
 from coach_server.providers.stt.deepgram import Deepgram
 from coach_server.services.access import Gate
+from coach_server.services.answers import SCHEMAS
 from coach_server.services.archive import Archive
 from coach_server.services.breaker import Breaker
 from coach_server.services.call_analysis import CallAnalysis
@@ -137,7 +138,7 @@ def build_app(settings: Settings, replacements: Replacements | None = None) -> w
     journal = Journal(database)
 
     content = Content.load(settings.playbook_dir or settings.data_dir / "playbooks")
-    prompts = Prompts.load(bundled("prompts"))
+    prompts = Prompts.load(bundled("prompts"), outputs=SCHEMAS.keys())
     embedder = use.embedder or find_embedder()
     detector = Detector.load(embedder)
     governor = _governor(settings, clock)
