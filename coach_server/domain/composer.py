@@ -9,12 +9,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 
 from coach_server.domain import playbook as books
-from coach_server.domain.detection import Detection, Objection, Signal
+from coach_server.domain.detection import Detection, Signal
 from coach_server.domain.facts import shorten
 from coach_server.domain.listening import Noticed, is_bare, is_informal, notice
+from coach_server.domain.moves import Reading, after_conversion, choose
 from coach_server.domain.phrases import (
     JUST_SAID,
     TOLD,
@@ -43,53 +44,9 @@ from coach_server.domain.tip import (
 )
 from coach_server.domain.transcript import Speaker
 
-ANSWERED_WORDS = 12
-LAST_TIPS = 2 * len(Label)
 FOLLOWED, CHANGED = 0.5, 0.2
 NEAR_STAGES = 2
 _NOTHING = Listening()
-_BY_STAGE = {
-    Stage.GREETING: "rapport",
-    Stage.VALUE_PROP: "value",
-    Stage.OBJECTION_HANDLING: "doubt",
-    Stage.NEXT_STEPS: "next_steps",
-    Stage.CLOSING: "closing",
-    Stage.CONVERSION: "conversion",
-}
-_GAPS = ("supplier", "pain", "team_size", "timeline", "decision_maker")
-_WORTH_KNOWING = (*_GAPS, "budget", "current_price")
-MOVES = frozenset(
-    {
-        *_BY_STAGE.values(),
-        *(f"gap_{fact}" for fact in (*_GAPS, "impact", "budget")),
-        *(f"objection_{objection}" for objection in Objection),
-        *(
-            "opening",
-            "gatekeeper",
-            "pain",
-            "question",
-            "check",
-            "postpone",
-            "buying",
-            "refusal",
-            "no_reaction",
-        ),
-    }
-)
-
-
-@dataclass(frozen=True, slots=True)
-class Reading:
-    """What the eyes saw. `focus`: the customer's last turn; `detection`: of that turn. `earlier`: what the
-    customer said before it that had some substance. `since`: what the agent said after it. `raised`: the last
-    objection in sight, answered or not. `quiet`: the agent waits for an answer that does not come."""
-
-    focus: str = ""
-    detection: Detection = field(default_factory=Detection)
-    earlier: str = ""
-    since: str = ""
-    raised: Objection | None = None
-    quiet: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,117 +73,6 @@ def compose(request: TipRequest, reading: Reading, phrases: Phrases, playbook: P
         source=Source.OFFLINE,
         why=work.noticed.why,
     )
-
-
-# --- which move
-
-
-def choose(request: TipRequest, reading: Reading, phrases: Phrases) -> str:
-    """The name of the next move."""
-    signals = reading.detection.signals
-    if request.refused or Signal.REFUSAL in signals:
-        return "refusal"
-    if request.trigger is Trigger.ALTERNATIVE:
-        return _alternative(request, reading, phrases)
-    if _after_conversion(request):
-        return _answer(reading) or "conversion"
-    if not request.utterances and request.exchange is None:
-        return "opening" if request.stage is Stage.GREETING else _by_stage(request, reading, phrases)
-    if reading.quiet:
-        return "no_reaction"
-    if request.stage is Stage.GREETING and _contains(reading.focus, phrases.listening.gatekeeper):
-        return "gatekeeper"
-    return _reaction(request, reading, phrases) or _onward(request, reading, phrases)
-
-
-def _after_conversion(request: TipRequest) -> bool:
-    return Stage.CONVERSION in (request.stage, request.floor)
-
-
-def _answer(reading: Reading) -> str | None:
-    """What must be answered whatever the stage: an objection, then a question."""
-    seen = reading.detection
-    if seen.objections:
-        return f"objection_{seen.objections[0]}"
-    if {Signal.QUESTION_OPEN, Signal.QUESTION_CLOSED} & set(
-        seen.signals
-    ) and Signal.BUYING not in seen.signals:
-        return "question"
-    return None
-
-
-def _reaction(request: TipRequest, reading: Reading, phrases: Phrases) -> str | None:
-    signals, answered = reading.detection.signals, len(reading.since.split()) >= ANSWERED_WORDS
-    if reading.detection.objections:
-        return "check" if answered else _answer(reading)
-    if Signal.POSTPONE in signals or _wants_it_sent(reading, phrases):
-        return "postpone"
-    asked = _answer(reading)
-    if asked and not answered:
-        return asked
-    if Signal.BUYING in signals:
-        return "closing" if request.stage is Stage.CLOSING else "buying"
-    if Signal.PAIN in signals:
-        return "pain" if rank(request.stage) < rank(Stage.VALUE_PROP) else None
-    return None
-
-
-def _wants_it_sent(reading: Reading, phrases: Phrases) -> bool:
-    """`Can you send me something?` is not a question to answer but a way to put it off."""
-    leaning = Signal.BUYING in reading.detection.signals
-    return not leaning and _contains(reading.focus, phrases.listening.send_me)
-
-
-def _onward(request: TipRequest, reading: Reading, phrases: Phrases) -> str:
-    """Nothing asks for an answer: go on from where the call stands."""
-    stage = request.stage
-    bare = is_bare(reading.focus, phrases.listening)
-    if stage is Stage.GREETING:
-        return "rapport" if len(request.utterances) <= 3 else _gap(request, phrases)
-    if stage is Stage.VALUE_PROP and bare and len(reading.since.split()) < ANSWERED_WORDS:
-        return "next_steps"
-    return _by_stage(request, reading, phrases)
-
-
-def _by_stage(request: TipRequest, reading: Reading, phrases: Phrases) -> str:
-    if request.stage is Stage.DISCOVERY:
-        return _gap(request, phrases)
-    if request.stage is Stage.OBJECTION_HANDLING and reading.raised is not None:
-        return "check"
-    return _BY_STAGE[request.stage]
-
-
-def _alternative(request: TipRequest, reading: Reading, phrases: Phrases) -> str:
-    """Another line of the same stage."""
-    stage = later(request.stage, request.floor or request.stage)
-    if stage is Stage.GREETING and not request.utterances:
-        return "opening"
-    if stage is Stage.OBJECTION_HANDLING and reading.raised is not None:
-        return f"objection_{reading.raised}"
-    if stage is Stage.NEXT_STEPS and Signal.POSTPONE in reading.detection.signals:
-        return "postpone"
-    if stage is Stage.DISCOVERY:
-        gap = _gap(request, phrases)
-        return gap if gap != "value" else "gap_impact"
-    return _BY_STAGE[stage]
-
-
-def _gap(request: TipRequest, phrases: Phrases) -> str:
-    """The most useful thing still unknown; when enough is known, on to what it is worth to them."""
-    known = {fact for fact in _WORTH_KNOWING if request.facts.get(fact)}
-    if "pain" in known and len(known) >= 3:
-        wanted: list[str] = ["value", "gap_impact", *(() if "budget" in known else ("gap_budget",))]
-    else:
-        wanted = [f"gap_{fact}" for fact in _GAPS if fact not in known]
-        if "pain" in known:
-            wanted.insert(0, "gap_impact")
-    shown = {normal(script) for script in request.avoid[-LAST_TIPS:]}
-    fresh = (name for name in wanted if not _was_shown(phrases.moves[name], shown))
-    return next(fresh, wanted[0])
-
-
-def _was_shown(move: Move, shown: set[str]) -> bool:
-    return any(normal(text) in shown for phrase in move.minimal for text in (phrase.formal, phrase.informal))
 
 
 # --- which words
@@ -393,7 +239,7 @@ class _Work:
 
 def _stage(move: Move, request: TipRequest) -> Stage:
     floor = request.floor or Stage.GREETING
-    if _after_conversion(request):
+    if after_conversion(request):
         return Stage.CONVERSION
     if request.trigger is Trigger.ALTERNATIVE and move.name != "refusal":
         return later(request.stage, floor)
@@ -477,11 +323,6 @@ def _slot(name: str) -> str:
     return "_".join(name.strip("[] ").replace("-", " ").replace("_", " ").casefold().split())
 
 
-def _contains(text: str, cues: Iterable[str]) -> bool:
-    lower = text.casefold().replace("’", "'")
-    return any(cue in lower for cue in cues)
-
-
 # --- playbook lines
 
 
@@ -505,6 +346,16 @@ def _from_playbook(
     named = [playbook.line(o.line_id) for o in options if o.line_id]
     own = next((line.heading for line in named if line is not None and line.heading), None)
     return (options[0], options[1], options[2]), own or heading
+
+
+def sayable(
+    request: TipRequest, reading: Reading, phrases: Phrases, playbook: Playbook
+) -> list[tuple[PlaybookLine, str]]:
+    """The playbook's lines that may be said now and can be filled in, best first, each with its words."""
+    values = {**request.facts, **request.placeholders}
+    lines = _lines(_Work(request, reading, phrases), playbook, values)
+    spoken = ((line, books.spoken(line, values)) for line in lines)
+    return [(line, words) for line, words in spoken if words is not None]
 
 
 def _lines(work: _Work, playbook: Playbook, values: Mapping[str, str]) -> list[PlaybookLine]:

@@ -78,10 +78,13 @@ def _suggested(current: Stage, detection: Detection, speaker: Speaker) -> Stage:
 
 
 def _forward(current: Stage, wanted: Stage) -> Stage:
-    """A single sentence may skip stages, but the two last ones are entered from the one before at best."""
+    """A single sentence may skip stages, but not from the greeting to the end (`is this a good moment?`
+    sounds like planning), and the two last stages are entered from the one before at best."""
+    if current is Stage.GREETING and _RANK[wanted] >= _RANK[Stage.NEXT_STEPS]:
+        return current
     if wanted is Stage.CONVERSION:
         return Stage.CONVERSION if _late(current) else Stage.NEXT_STEPS
-    if wanted is Stage.CLOSING and current in (Stage.GREETING, Stage.DISCOVERY):
+    if wanted is Stage.CLOSING and current is Stage.DISCOVERY:
         return Stage.NEXT_STEPS
     return wanted
 

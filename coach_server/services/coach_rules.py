@@ -10,9 +10,10 @@ import asyncio
 from collections.abc import AsyncIterator, Sequence
 from typing import Protocol
 
-from coach_server.domain.composer import Reading, compose
+from coach_server.domain.composer import compose, sayable
 from coach_server.domain.detection import Detection, Objection
 from coach_server.domain.listening import is_bare
+from coach_server.domain.moves import Reading
 from coach_server.domain.phrases import Listening
 from coach_server.domain.playbook import Playbook
 from coach_server.domain.tip import Stage, Tip, TipRequest, Trigger
@@ -66,6 +67,15 @@ class RulesCoach:
     async def stream(self, request: TipRequest) -> AsyncIterator[TipChunk | Tip]:
         """Just the tip: it is there at once."""
         yield await self.tip(request)
+
+    def candidates(self, request: TipRequest) -> list[tuple[str, Stage, str]]:
+        """The lines a model may choose from, best first (services.coach_llm.LineSource)."""
+        playbook = self._playbook(request)
+        if playbook is None:
+            return []
+        phrases = self._content.phrases(request.language)
+        reading = self.read(request, phrases.listening)
+        return [(line.id, line.stage, words) for line, words in sayable(request, reading, phrases, playbook)]
 
     def read(self, request: TipRequest, listening: Listening) -> Reading:
         """What the rules see in the request's utterances."""

@@ -12,10 +12,10 @@ from pathlib import Path
 from typing import Any
 
 from coach_server.domain import facts as telling
-from coach_server.domain.composer import MOVES
 from coach_server.domain.detection import Objection, Signal
 from coach_server.domain.facts import FactBook, FactRule, FactRules
 from coach_server.domain.language import base
+from coach_server.domain.moves import MOVES
 from coach_server.domain.phrases import SLOT, SLOTS, Listening, Move, Phrase, Phrases
 from coach_server.domain.playbook import Conditions, Playbook, PlaybookLine
 from coach_server.domain.tip import Stage

@@ -79,6 +79,11 @@ def test_conversion_is_reached_from_the_late_stages_only() -> None:
     )
 
 
+def test_a_stray_word_of_planning_does_not_end_the_greeting() -> None:
+    for wanted in (Stage.NEXT_STEPS, Stage.CLOSING, Stage.CONVERSION):
+        assert advance(Stage.GREETING, heard(wanted), AGENT) is Stage.GREETING
+
+
 def test_after_an_objection_a_discovery_question_reopens_discovery() -> None:
     assert advance(Stage.OBJECTION_HANDLING, heard(Stage.DISCOVERY), AGENT) is Stage.DISCOVERY
 
