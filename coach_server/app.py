@@ -19,6 +19,7 @@ from aiohttp import web
 from apscheduler.schedulers.asyncio import AsyncIOScheduler
 from loguru import logger
 
+from coach_server.api import docs_page
 from coach_server.api.audio_events import AudioEvents, AudioResults
 from coach_server.api.auth import Origins
 from coach_server.api.call_events import CallEvents
@@ -243,6 +244,7 @@ def build_app(settings: Settings, replacements: Replacements | None = None) -> w
         clock=clock,
         language=settings.default_language,
     ).register(rest)
+    docs_page.register(rest, sockets.events)
     rest.mount(app)
 
     app.cleanup_ctx.extend(

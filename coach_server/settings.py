@@ -19,6 +19,7 @@ from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 from coach_server.errors import ConfigError
 
 MIN_KEY_CHARS = 32
+MAX_KEY_CHARS = 512  # a longer one is refused at the handshake
 _TEMPLATE = re.compile(
     r"(your[-_ ]|change[-_ ]?me|example|replace|secure-random-key|xxxx|<.*>|placeholder)", re.I
 )
@@ -49,7 +50,9 @@ def _group(name: str) -> Group:
 
 
 class Settings(BaseSettings):
-    model_config = SettingsConfigDict(env_file=".env", extra="ignore", hide_input_in_errors=True)
+    model_config = SettingsConfigDict(
+        env_file=".env", env_ignore_empty=True, extra="ignore", hide_input_in_errors=True
+    )
 
     # Server
     app_env: AppEnv = Field(
@@ -348,6 +351,11 @@ class Settings(BaseSettings):
         names = [name for name, _ in self.api_keys]
         if len(set(names)) != len(names):
             found.append("BACKEND_API_KEY: each key needs a name of its own.")
+        for name, key in self.api_keys:
+            if not key:
+                found.append(f"BACKEND_API_KEY ({name}) is empty.")
+            elif len(key) > MAX_KEY_CHARS:
+                found.append(f"BACKEND_API_KEY ({name}) is longer than {MAX_KEY_CHARS} characters.")
         if not self.is_production:
             return found
         if not self.api_keys:
@@ -355,7 +363,7 @@ class Settings(BaseSettings):
         for name, key in self.api_keys:
             if _TEMPLATE.search(key):
                 found.append(f"BACKEND_API_KEY ({name}) is a template value: set a random key.")
-            elif len(key) < MIN_KEY_CHARS:
+            elif 0 < len(key) < MIN_KEY_CHARS:
                 found.append(f"BACKEND_API_KEY ({name}) is shorter than {MIN_KEY_CHARS} characters.")
         if "*" in self.cors_origin:
             found.append("CORS_ORIGIN must not be * in production: list the origins that may connect.")
@@ -398,9 +406,18 @@ def _lines(error: ValidationError) -> list[str]:
     lines = []
     for fault in error.errors(include_input=False, include_url=False):
         message = str(fault["msg"]).removeprefix("Value error, ")
-        where = fault["loc"][0] if fault["loc"] else ""
+        where = _with_aliases(str(fault["loc"][0])) if fault["loc"] else ""
         lines.append(f"{where}: {message}" if where else message)
     return lines
+
+
+def _with_aliases(name: str) -> str:
+    """The mistake is reported under a field's first name, whichever of its names was set."""
+    for field in Settings.model_fields.values():
+        first, *others = variable_names(field.validation_alias)
+        if first == name and others:
+            return f"{name} (or {', '.join(others)})"
+    return name
 
 
 def with_generated_key(settings: Settings) -> tuple[Settings, str | None]:
@@ -412,12 +429,11 @@ def with_generated_key(settings: Settings) -> tuple[Settings, str | None]:
         return settings, None
     path = settings.data_dir / "api-key"
     fresh = None
-    if path.exists():
-        key = path.read_text(encoding="ascii").strip()
-    else:
+    key = path.read_text(encoding="ascii").strip() if path.exists() else ""
+    if not key:  # an empty file is what a crash between making and filling it leaves
         settings.data_dir.mkdir(parents=True, exist_ok=True)
         key = fresh = secrets.token_urlsafe(32)
-        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
         with os.fdopen(descriptor, "w", encoding="ascii") as file:
             file.write(key + "\n")
     return settings.model_copy(update={"backend_api_key": (SecretStr(key),)}), fresh

@@ -59,6 +59,10 @@ class Route:
     def is_phrased(self) -> bool:
         return self.path.startswith(_PHRASED)
 
+    @property
+    def is_for_all(self) -> bool:
+        return self.roles == _ANY_ROLE
+
 
 @dataclass(frozen=True, slots=True)
 class OpenRoute:

@@ -6,7 +6,7 @@ from datetime import UTC, datetime
 from typing import Any, Protocol
 
 from aiohttp import web
-from pydantic import Field
+from pydantic import ConfigDict, Field
 
 from coach_server.api import wire, wire_out
 from coach_server.api.answers import json_body, json_response
@@ -15,7 +15,7 @@ from coach_server.api.http import Doc, Rest
 from coach_server.clock import Clock, millis
 from coach_server.errors import Unavailable
 from coach_server.services.access import Principal
-from coach_server.services.generate import Generator
+from coach_server.services.generate import PERSONAS, Generator
 from coach_server.services.limits import Limits
 from coach_server.services.report_input import ReportIn
 from coach_server.services.reports import Reports
@@ -34,10 +34,10 @@ class SpeechTokens(Protocol):
 class GenerateWish(wire.Inbound):
     """What to answer to. `systemPrompt` of older clients is ignored on purpose."""
 
-    persona: wire.Text = Field("", max_length=64)
-    """`sales-coach` or `skeptical-customer`."""
-    context: wire.Text = Field("", max_length=wire.MAX_TEXT)
-    """What was said; needed."""
+    model_config = ConfigDict(json_schema_extra={"required": ["persona", "context"]})
+    persona: wire.Text = Field("", max_length=64, json_schema_extra={"enum": list(PERSONAS)})
+    context: wire.Text = Field("", max_length=wire.MAX_TEXT, json_schema_extra={"pattern": r"\S"})
+    """What was said."""
     language: wire.Language | None = None
 
 
@@ -51,7 +51,7 @@ class SpeechTokenWish(wire.Inbound):
 class TranscribeWish(wire.Inbound):
     """A transcription session of yours."""
 
-    sessionId: wire.Id
+    sessionId: wire.StreamId
 
 
 class TranscribeStart(TranscribeWish):
@@ -62,10 +62,11 @@ class TranscribeStart(TranscribeWish):
 
 
 class TranscribeChunk(TranscribeWish):
-    """Audio for the session."""
+    """Audio for the session. The service checks it; the schema says what it takes."""
 
-    chunk: Any = None
-    """Base64 text of signed 16-bit PCM, at most 64 kB of audio; needed."""
+    model_config = ConfigDict(json_schema_extra={"required": ["sessionId", "chunk"]})
+    chunk: Any = Field(None, json_schema_extra={"type": "string", "contentEncoding": "base64"})
+    """Signed 16-bit PCM, at most 64 kB of audio."""
     speaker: Any = None
     """`agent` or `caller`, where it is known."""
 

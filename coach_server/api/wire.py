@@ -33,6 +33,7 @@ def _cleaned(value: object) -> object:
 
 Text = Annotated[str, BeforeValidator(_cleaned)]
 Id = Annotated[str, Field(min_length=1, max_length=128)]
+StreamId = Annotated[str, Field(pattern=r"^[A-Za-z0-9_.:-]{1,128}$")]
 Millis = Annotated[float, Field(ge=0, le=MAX_TIME_MS, allow_inf_nan=False)]
 Language = Literal["en", "nl", "he"]
 
@@ -200,7 +201,7 @@ class Ping(Inbound):
 class StartTranscription(Inbound):
     """Open a stream of audio that the server has transcribed. One channel of signed 16-bit PCM."""
 
-    sessionId: Id
+    sessionId: StreamId
     """The client's own name of the stream."""
     sampleRate: int = Field(16_000, ge=8_000, le=48_000)
     encoding: Literal["pcm"] = "pcm"
@@ -211,7 +212,7 @@ class AudioChunk(Inbound):
     """A chunk of audio, at most 64 kB. Read by services/transcription_input.py, which checks what it takes;
     this is its description."""
 
-    sessionId: Annotated[str, Field(pattern=r"^[A-Za-z0-9_.:-]{1,128}$")]
+    sessionId: StreamId
     chunk: str
     """Base64 text, or binary data as an attachment of the packet."""
     speaker: Literal["agent", "caller", "unknown"] | None = None
@@ -222,7 +223,7 @@ class AudioChunk(Inbound):
 class EndTranscription(Inbound):
     """Close the stream. The last words are delivered before the answer."""
 
-    sessionId: Id
+    sessionId: StreamId
 
 
 Model = TypeVar("Model", bound=BaseModel)

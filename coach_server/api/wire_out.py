@@ -208,6 +208,19 @@ class NextStep(Outbound):
     confirmation: Quote | None = LEFT_OUT
 
 
+class Conduct(Outbound):
+    """How the agent conducted the call."""
+
+    talkShare: Share | None
+    """The agent's part of all words."""
+    agentWords: Count
+    customerWords: Count
+    longestMonologueWords: Count
+    longestMonologueMs: Count
+    wordsPerMinute: Count | None
+    """Null where the times do not tell."""
+
+
 class Glance(Outbound):
     """The analysis at a glance."""
 
@@ -220,8 +233,8 @@ class Glance(Outbound):
     source: Source
     nextStep: NextStep | None
     """Null where the call's language has no rules to tell, or too little was said."""
-    conduct: dict[str, Any] | None
-    """Figures of how the agent conducted the call; null where they were not measured."""
+    conduct: Conduct | None
+    """Null where too little was said."""
 
 
 class AnalysisReady(Told):
