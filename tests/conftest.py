@@ -83,8 +83,9 @@ def _migrated_postgres(_postgres_server: str, worker_id: str) -> Iterator[str]:
 @pytest.fixture
 def postgres_url(_migrated_postgres: str) -> str:
     """A migrated PostgreSQL database without a row."""
-    names = ", ".join(f'"{table}"' for table in metadata.tables)
-    servers.execute(_migrated_postgres, f"TRUNCATE {names} RESTART IDENTITY CASCADE")
+    # Of a few rows, DELETE is four times as fast as TRUNCATE.
+    tables = [table.name for table in reversed(metadata.sorted_tables)]
+    servers.execute(_migrated_postgres, "; ".join(f'DELETE FROM "{table}"' for table in tables))
     return _migrated_postgres
 
 

@@ -25,6 +25,8 @@ DRIVER_ERRORS = (
     sqlite3.Error,
     asyncpg.PostgresError,
     asyncpg.InterfaceError,
+    # Not of the family: thrown when the server hangs up between two messages.
+    asyncpg.InternalClientError,
     TimeoutError,
     ConnectionError,
 )
@@ -39,14 +41,25 @@ PRAGMAS = (
 _QUERY_OF_LIBPQ = {"sslrootcert", "application_name", "connect_timeout"}
 
 
+def dumps(value: Any) -> str:
+    return orjson.dumps(value).decode()
+
+
+# Parameters hold what people said; SQLAlchemy would repeat them in its errors, and those in logs.
+_COMMON: dict[str, Any] = {
+    "json_serializer": dumps,
+    "json_deserializer": orjson.loads,
+    "hide_parameters": True,
+}
+
+
 def make_engine(url: URL, pool_size: int) -> AsyncEngine:
     if url.get_backend_name() == "sqlite":
         return _sqlite(url, pool_size=pool_size)
     return create_async_engine(
         _without_libpq(url),
         connect_args=_postgres_arguments(url, statement_timeout_s=COMMAND_TIMEOUT_S),
-        json_serializer=dumps,
-        json_deserializer=orjson.loads,
+        **_COMMON,
         pool_size=pool_size,
         max_overflow=0,
         pool_timeout=CONNECT_TIMEOUT_S,
@@ -74,17 +87,12 @@ def prepare_sqlite(connection: Any, *, timeout_s: float = BUSY_TIMEOUT_S, foreig
         connection.execute("PRAGMA foreign_keys = OFF")
 
 
-def dumps(value: Any) -> str:
-    return orjson.dumps(value).decode()
-
-
 def _sqlite(
     url: URL, *, timeout_s: float = BUSY_TIMEOUT_S, foreign_keys: bool = True, **options: Any
 ) -> AsyncEngine:
     engine = create_async_engine(
         url,
-        json_serializer=dumps,
-        json_deserializer=orjson.loads,
+        **_COMMON,
         connect_args={"timeout": timeout_s},
         **options,
     )

@@ -16,7 +16,6 @@ from loguru import logger
 
 from coach_server.errors import StorageFailed
 from coach_server.storage.database import Database
-from coach_server.storage.engine import DRIVER_ERRORS
 from coach_server.storage.statements import Kind, prepare
 from coach_server.storage.writers import Group, Poison, Writer, open_writer
 
@@ -36,7 +35,6 @@ class Write:
 
 
 T = TypeVar("T")
-OUTAGE = (*DRIVER_ERRORS, OSError, StorageFailed)
 
 
 @dataclass(frozen=True, slots=True)
@@ -150,9 +148,6 @@ class Journal:
                 return await _finish(self._commit(puts))
             finally:
                 self._rested_at = asyncio.get_running_loop().time() + self._window_s
-                if untold := [put for put in puts if not put.stored.done()]:
-                    # A fault of ours ends the journal, but leaves nobody waiting for ever.
-                    self._fail(untold, None)
 
     def _take(self, most: int) -> list[_Put]:
         taken: list[_Put] = []
@@ -178,7 +173,7 @@ class Journal:
             middle = len(puts) // 2
             first = await self._commit(puts[:middle])
             return await self._commit(puts[middle:]) and first
-        except OUTAGE as error:
+        except Exception as error:
             self._fail(puts, error)
             return False
         self._succeed(puts)
@@ -201,7 +196,11 @@ class Journal:
                 while True:
                     try:
                         return await self._writer.write(groups)
-                    except OUTAGE as error:
+                    except Poison:
+                        raise
+                    except Exception as error:
+                        # Broad on purpose: drivers throw more than their own family, and without its
+                        # journal the server could acknowledge nothing any more.
                         logger.bind(error=type(error).__name__).warning("journal: trying again")
                     await self._writer.close()
                     await self._database.clock.sleep_until(self._database.clock.now() + delay)
@@ -219,17 +218,15 @@ class Journal:
                 put.stored.set_result(None)
 
     def _fail(self, puts: list[_Put], cause: BaseException | None) -> None:
-        """Nobody may be waiting for the future, so the failure is told here too."""
-        name = type(cause).__name__
+        """Told here too, as nobody may be waiting; by name only, as drivers quote what people said."""
+        name = type(cause.__cause__ if isinstance(cause, Poison) else cause).__name__
         logger.bind(puts=len(puts), error=name).error("journal: not stored")
         for put in puts:
             self.puts_failed += 1
             self._rows_waiting -= len(put.rows)
             if put.stored.done():
                 continue
-            error = StorageFailed()
-            error.__cause__ = cause
-            put.stored.set_exception(error)
+            put.stored.set_exception(StorageFailed())
             put.stored.exception()
 
 

@@ -2,16 +2,20 @@ from __future__ import annotations
 
 import asyncio
 import sqlite3
-from collections.abc import AsyncIterator
+import traceback
+from collections.abc import AsyncIterator, Sequence
 
 import pytest
 
 from coach_server.clock import SystemClock
+from coach_server.domain.transcript import Speaker
 from coach_server.errors import StorageFailed
 from coach_server.storage import call_events, conversations, tips, transcripts
 from coach_server.storage.database import Database
 from coach_server.storage.journal import Journal
+from coach_server.storage.tables import utterances
 from coach_server.storage.transcripts import since
+from coach_server.storage.writers import Group, open_writer
 from coach_server.testing import settle
 from tests.storage.samples import NOW, conversation, running, shown_tip, start, utterance
 
@@ -216,22 +220,40 @@ async def test_a_cancelled_drain_still_tells_who_waits(database: Database) -> No
     assert len(await texts(database)) == 12
 
 
-async def test_a_fault_of_the_journal_itself_leaves_nobody_waiting(database: Database) -> None:
+async def test_whatever_the_driver_throws_the_journal_goes_on(database: Database) -> None:
+    """Seen: asyncpg's InternalClientError, not of its own family, when the server hung up in mid-message."""
     await start(database)
+    faults = iter([AttributeError("a"), RuntimeError("b"), OSError("c")])
+    real = open_writer(database)
 
-    class Broken:
-        async def write(self, groups: object) -> None:
-            raise AttributeError("a mistake in the program")
+    class Faulty:
+        async def write(self, groups: Sequence[Group]) -> None:
+            for fault in faults:
+                raise fault
+            await real.write(groups)
 
         async def close(self) -> None:
-            return
+            await real.close()
 
-    journal = Journal(database, writer=Broken())
-    owner = asyncio.create_task(journal.run())
-    with pytest.raises(StorageFailed):
+    async with running(Journal(database, writer=Faulty())) as journal:
         await journal.put(transcripts.insert("c1", utterance(1)))
-    with pytest.raises(AttributeError):
-        await owner
+    assert len(await texts(database)) == 1
+
+
+async def test_a_failure_does_not_repeat_what_was_said(database: Database, journal: Journal) -> None:
+    words = "canary of 4711 words"
+    failing = [
+        journal.put(transcripts.insert("gone", utterance(1, words))),
+        journal.put(call_events.insert("gone", 1, "X", {"text": words}, NOW)),
+        journal.put(transcripts.insert("c1", utterance(2, words, speaker=Speaker.AGENT, confidence=words))),
+    ]
+    failures = list(await asyncio.gather(*failing, return_exceptions=True))
+    with pytest.raises(StorageFailed) as failure:
+        async with database.transaction() as conn:
+            await conn.execute(utterances.insert(), transcripts.insert("gone", utterance(1, words)).row)
+    failures.append(failure.value)
+    assert all(isinstance(failure, StorageFailed) for failure in failures)
+    assert not any(words in line for f in failures if f for line in traceback.format_exception(f))
 
 
 async def test_a_drain_beside_the_owner_loses_and_doubles_nothing(database: Database) -> None:
@@ -290,10 +312,11 @@ async def test_a_lost_connection_is_made_again(postgres_url: str) -> None:
     await database.start()
     await start(database)
     async with running(Journal(database)) as journal:
-        await journal.put(transcripts.insert("c1", utterance(1)))
-        await cut_others(database)
-        await journal.put(transcripts.insert("c1", utterance(2)))
-        assert len(await texts(database)) == 2
+        for n in range(1, 20):
+            await journal.put(transcripts.insert("c1", utterance(2 * n)))
+            await cut_others(database)
+            await journal.put(transcripts.insert("c1", utterance(2 * n + 1)))
+        assert len(await texts(database)) == 38
     await database.close()
 
 
