@@ -153,7 +153,7 @@ class Database:
         if not done:
             self._check.cancel()
             return False
-        return not self._check.cancelled() and self._check.result()
+        return not self._check.cancelled() and self._check.exception() is None and self._check.result()
 
     @asynccontextmanager
     async def _connected(self) -> AsyncIterator[AsyncConnection]:

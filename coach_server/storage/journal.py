@@ -1,4 +1,4 @@
-"""Group commit: what is put within a few milliseconds is written in one transaction, and told when on disk.
+"""Group commit: what is put while a commit runs, and for a few milliseconds after it, shares the next one.
 
 A word is acknowledged only when its future here is done (trust.md G1): SQLite syncs at each commit,
 PostgreSQL commits synchronously, so kill -9 and power cuts lose nothing that was acknowledged.
@@ -35,6 +35,7 @@ class Write:
 
 
 T = TypeVar("T")
+_UNWRITABLE = (TypeError, ValueError, KeyError, OverflowError)
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,12 +90,7 @@ class Journal:
             return stored
         try:
             rows = [self._bound(write) for write in writes]
-        except (
-            TypeError,
-            ValueError,
-            KeyError,
-            OverflowError,
-        ) as error:  # a row that cannot even be written down
+        except _UNWRITABLE as error:
             self._fail([_Put([], stored)], error)
             return stored
         if not self._waiting:
