@@ -127,6 +127,7 @@ class _Work:
         """Where a script may come from, best first; each is tried only when the one before is used up."""
         yield list(self._written(self.move, label))
         yield list(self._combined(self.move, label))
+        yield list(self._led(self.move, label))
         related = [
             m for m in self.phrases.moves.values() if m.stage is self.move.stage and m is not self.move
         ]
@@ -156,6 +157,14 @@ class _Work:
             else:
                 for depth, reflection in self._reflections():
                     yield self._choice(f"{reflection.text(self.informal)} {ask}", depth)
+
+    def _led(self, move: Move, label: Label) -> Iterator[_Choice]:
+        """The same once more with a lead-in before it."""
+        said = [*self._written(move, label), *self._combined(move, label)]
+        for choice in said if label is not Label.MINIMAL else []:
+            for lead in self.phrases.leads:
+                text = shorten(f"{lead} {_mid_sentence(choice.text)}", SCRIPT_CHARS)
+                yield replace(choice, text=text)
 
     def _reflections(self) -> Iterator[tuple[int, Phrase]]:
         for slot, reflections in self.phrases.reflections.items():

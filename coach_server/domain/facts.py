@@ -128,8 +128,8 @@ def _tidy(raw: str, is_name: bool, not_names: frozenset[str]) -> str | None:
 
 
 def plain(text: str) -> str:
-    """One line without control characters, lone surrogates or square brackets."""
-    kept = (" " if c.isspace() else c for c in text if c not in "[]{}")
+    """One line without control characters, lone surrogates, brackets or markup."""
+    kept = (" " if c.isspace() else c for c in text if c not in "[]{}<>|")
     return " ".join("".join(c for c in kept if unicodedata.category(c) not in ("Cc", "Cs", "Cf")).split())
 
 

@@ -1,5 +1,5 @@
-"""Which move the agent should make next. The customer's last words decide: a clear no, an objection, a question,
-a buying signal, a pain; where these ask for nothing, what is still unknown or where the call stands."""
+"""Which move the agent should make next. The customer's last words decide: a clear no, an objection, a
+question, a buying signal, a pain; where these ask for nothing, what is still unknown or where it stands."""
 
 from __future__ import annotations
 
