@@ -50,7 +50,8 @@ class Eyes(Protocol):
 
 
 class Ask(Protocol):
-    """Renders the prompt `name` with the variables and asks the model; None when that failed."""
+    """Renders the prompt `name` with the variables (and the language's name) and asks the model; None when
+    that failed."""
 
     def __call__(self, name: str, language: str, **variables: str) -> Awaitable[str | None]: ...
 
@@ -399,8 +400,11 @@ async def polish(document: dict[str, Any], record: CallRecord, ask: Ask) -> dict
     figures, call = _figures_for_model(document), _call_for_model(record)
     try:
         answer = await ask("summary", record.language, figures=figures, call=call)
+    except CoachError:
+        answer = None
+    try:
         return _polished(answer, document, figures + call)
-    except (CoachError, ValueError, RecursionError):
+    except (ValueError, RecursionError):
         return {**document, "provisional": True}
 
 

@@ -104,7 +104,8 @@ class CallAnalysis:
         model = meter.model_for(ROLE)
         if self._llm is None or model is None:
             return None
-        rendered = self._prompts.render(name, language, **variables)
+        named = self._prompts.language(language).name
+        rendered = self._prompts.render(name, language, language=named, **variables)
         call = llm_call(rendered, rendered.settings.model or model, ANALYSIS_DEADLINE_S)
         try:
             completion = await self._llm.complete(call)

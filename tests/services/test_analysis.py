@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import asyncio
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -12,11 +13,13 @@ from coach_server.domain.detection import Detection, Objection, Signal
 from coach_server.domain.tip import Label, ShownTip, Source, Stage, Tip, TipOption, Trigger
 from coach_server.domain.transcript import Speaker, Utterance
 from coach_server.errors import ConfigError, Unavailable
-from coach_server.paths import catalog
+from coach_server.paths import bundled, catalog
 from coach_server.services.analysis import QUOTE_CHARS, CallRecord, analyse, polish
 from coach_server.services.analysis_wording import load_wordings, read_wording, wording_for
+from coach_server.services.answers import SCHEMAS
 from coach_server.services.demo import load_demo
 from coach_server.services.detector import Detector
+from coach_server.services.prompts import Prompts
 
 START = 1_700_000_000.0
 OPEN = Detection(signals=(Signal.QUESTION_OPEN,))
@@ -497,6 +500,19 @@ async def test_a_model_rewords_summary_and_advice_and_nothing_else() -> None:
     assert (name, language) == ("summary", "en")
     assert "caller: That is too dear." in variables["call"]
     assert "objection_argued" in variables["figures"]
+
+
+async def test_what_the_model_is_asked_fits_the_real_prompt_in_every_language() -> None:
+    record, eyes = call(*ARGUED)
+    model = ScriptedModel(None)
+    await polish(analyse(record, eyes), record, model)
+    variables = model.asked[0][2]
+    prompts = await asyncio.to_thread(lambda: Prompts.load(bundled("prompts"), outputs=SCHEMAS))
+    for language in ("en", "nl", "he"):
+        rendered = prompts.render("summary", language, language="x", **variables)
+        assert "That is too dear." in rendered.user
+        assert "That is too dear." not in rendered.system
+    assert set(SCHEMAS["summary"]["properties"]) >= {"summary", "do_better"}
 
 
 async def test_a_model_never_sees_words_that_may_not_be_kept() -> None:
