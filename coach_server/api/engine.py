@@ -23,7 +23,7 @@ from coach_server.api.engine_io import CoachEngine
 from coach_server.api.engine_log import LibraryLog, Throttle
 from coach_server.api.engine_options import EngineOptions, Event
 from coach_server.api.engine_socket import StockSocket
-from coach_server.api.engine_wire import CoachPacket, Refused, WireJson, check_event
+from coach_server.api.engine_wire import RESERVED_EVENTS, CoachPacket, Refused, may_be_deep
 
 ROOT = "/"
 # CONNECT packets one connection may send: enough for every namespace, too few for guessing keys.
@@ -88,23 +88,27 @@ class CoachSocketServer(socketio.AsyncServer):  # type: ignore[misc]  # python-s
     # Events.
 
     def event_of(self, socket: StockSocket, frame: str) -> Event | None:
-        """The short path: an event in the root namespace (`42[…]`, `42<ack>[…]`); None for anything else."""
+        """The short path: an event in the root namespace (`42[…]`, `42<ack>[…]`); None for anything else.
+
+        What is wrong with a packet, the long way finds out.
+        """
         sid = socket.root_sid
-        if sid is None or frame[1:2] != "2" or socket.pending is not None:
-            return None
         start = frame.find("[", 2, 18)
+        if sid is None or start < 0 or socket.pending is not None:
+            return None
         ack = None
         if start != 2:
             digits = frame[2:start]
-            if start < 0 or not (digits.isascii() and digits.isdigit()):
+            if not (digits.isascii() and digits.isdigit()):
                 return None
             ack = int(digits)
         try:
-            data = WireJson.loads(frame[start:])
-            check_event(data)
-        except Refused:
-            return None  # the long way says what is wrong with it
-        return Event(ROOT, sid, data, ack)
+            data = orjson.loads(frame[start:])
+        except ValueError:
+            return None
+        if not data or type(data[0]) is not str or data[0] in RESERVED_EVENTS or may_be_deep(frame):
+            return None
+        return (ROOT, sid, data, ack)
 
     async def take(self, socket: StockSocket, data: str | bytes) -> Event | None:
         """Act on one Socket.IO packet; an event is returned, for the driver to run. Never raises."""
@@ -153,7 +157,7 @@ class CoachSocketServer(socketio.AsyncServer):  # type: ignore[misc]  # python-s
         elif pkt.packet_type in (packet.ACK, packet.BINARY_ACK):
             await self.manager.trigger_callback(sid, pkt.id, pkt.data)
         else:
-            return Event(namespace, sid, pkt.data, pkt.id)
+            return (namespace, sid, pkt.data, pkt.id)
         return None
 
     def _sid_of(self, socket: StockSocket, namespace: str) -> str | None:
@@ -163,40 +167,62 @@ class CoachSocketServer(socketio.AsyncServer):  # type: ignore[misc]  # python-s
         return sid if self.manager.is_connected(sid, namespace) else None
 
     async def run_event(self, socket: StockSocket, event: Event) -> None:
-        """Call the handler and answer the ack. Nothing is awaited before the handler runs."""
-        wants_ack.set(event.ack is not None)
-        try:
-            result = self._call(event)
-            if inspect.isawaitable(result):
+        """Call the handler, wait for it, and answer the ack."""
+        result = self.start(socket, event)
+        if inspect.isawaitable(result):
+            try:
                 result = await result
-        except Refused as refused:
-            self.throttle.refused(refused.reason, socket.sid)
-            result = UNKNOWN_ANSWER if refused.reason == "unknown event" else INVALID_ANSWER
-        except Exception:
-            self.throttle.failed("event handler", socket.sid)
-            result = FAILED_ANSWER
-        if event.ack is not None:
-            await self._answer(socket, event.namespace, event.ack, result)
+            except Exception:
+                result = self.failed(socket)
+        if event[3] is not None:
+            await self.answer(socket, event, result)
 
-    def _call(self, event: Event) -> Any:
-        name = event.data[0]
-        handlers = self.handlers.get(event.namespace)
-        handler = handlers.get(name) if handlers is not None else None
-        args: tuple[Any, ...] = (event.sid, *event.data[1:])
+    def start(self, socket: StockSocket, event: Event) -> Any:
+        """Call the handler: its coroutine, a plain function's result, or what an ack is told instead."""
+        namespace, sid, data, ack = event
+        if wants_ack.get() is (ack is None):
+            wants_ack.set(ack is not None)
+        try:
+            handler = self.handlers[namespace][data[0]]
+        except KeyError:
+            return self._call_other(socket, event)
+        try:
+            return handler(sid, *data[1:])
+        except Exception as error:
+            return self._not_called(socket, handler, error)
+
+    def _call_other(self, socket: StockSocket, event: Event) -> Any:
+        """Catch-all handlers and namespace classes."""
+        namespace, sid, data, _ = event
+        handler, args = self._get_event_handler(data[0], namespace, (sid, *data[1:]))
         if handler is None:
-            handler, args = self._get_event_handler(name, event.namespace, args)
-        if handler is None:
-            owner, args = self._get_namespace_handler(event.namespace, args)
+            owner, args = self._get_namespace_handler(namespace, args)
             if owner is None:
-                raise Refused("unknown event")
-            return owner.trigger_event(name, *args)
+                self.throttle.refused("unknown event", socket.sid)
+                return UNKNOWN_ANSWER
+            return owner.trigger_event(data[0], *args)
         try:
             return handler(*args)
-        except TypeError:
-            # Only the number of arguments can be wrong here: a coroutine function has not run yet.
-            if inspect.iscoroutinefunction(handler):
-                raise Refused("a wrong number of arguments") from None
-            raise
+        except Exception as error:
+            return self._not_called(socket, handler, error)
+
+    def _not_called(self, socket: StockSocket, handler: Any, error: Exception) -> Any:
+        # A coroutine function has not run yet, so only the number of arguments can be wrong.
+        if isinstance(error, TypeError) and inspect.iscoroutinefunction(handler):
+            self.throttle.refused("a wrong number of arguments", socket.sid)
+            return INVALID_ANSWER
+        return self.failed(socket)
+
+    def failed(self, socket: StockSocket) -> Any:
+        """What an ack is told of the exception that is being handled."""
+        self.throttle.failed("event handler", socket.sid)
+        return FAILED_ANSWER
+
+    async def answer(self, socket: StockSocket, event: Event, result: Any) -> None:
+        """Answer the ack that `event` asked for."""
+        namespace, _, _, ack = event
+        if ack is not None:
+            await self._answer(socket, namespace, ack, result)
 
     async def _answer(self, socket: StockSocket, namespace: str, ack: int, result: Any) -> None:
         if result is None:
@@ -205,6 +231,9 @@ class CoachSocketServer(socketio.AsyncServer):  # type: ignore[misc]  # python-s
             data = list(result)
         else:
             data = [result]
+        if namespace == ROOT and (text := _json_or_none(data)) is not None:
+            await socket.message(f"3{ack}{text}")
+            return
         await self._send_packet(
             socket.sid, self.packet_class(packet.ACK, data=data, namespace=namespace, id=ack)
         )
@@ -398,8 +427,14 @@ def _event_text(event: str, data: Any) -> str | None:
         arguments = [event, *data]
     else:
         arguments = [event, data]
+    text = _json_or_none(arguments)
+    return None if text is None else "2" + text
+
+
+def _json_or_none(value: list[Any]) -> str | None:
+    """None when there are bytes in it, or something else that takes the long way."""
     try:
-        return "2" + orjson.dumps(arguments).decode()
+        return orjson.dumps(value).decode()
     except TypeError:
         return None
 

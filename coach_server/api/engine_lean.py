@@ -7,12 +7,13 @@ timer and a writer task to answer it. Here an event costs a task only when its h
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import types
 from collections import deque
-from collections.abc import Callable, Coroutine, Generator
+from collections.abc import Coroutine, Generator
 from typing import TYPE_CHECKING, Any
 
-from aiohttp import WSMsgType
+from aiohttp import WSMessage, WSMsgType
 from engineio import packet as eio
 from engineio.exceptions import SocketIsClosedError
 
@@ -24,30 +25,18 @@ if TYPE_CHECKING:
 
 
 @types.coroutine
-def run_until_waiting(
-    coroutine: Coroutine[Any, Any, None], on_wait: Callable[[], None]
-) -> Generator[Any, Any, bool]:
-    """Run a coroutine to its end in the current task; call `on_wait` when, and only when, it first waits.
-
-    Returns whether it waited. Most events finish without waiting and so cost no task of their own, and
-    `asyncio.current_task()` is right in the handler either way, which `asyncio.timeout` depends on.
-    """
-    try:
-        waiting_for = coroutine.send(None)
-    except StopIteration:
-        return False
-    on_wait()
+def finish(coroutine: Coroutine[Any, Any, Any], waiting_for: Any) -> Generator[Any, Any, Any]:
+    """Go on, in the current task, with a coroutine that was started by `send` and now waits."""
     while True:
         try:
             yield waiting_for
         except BaseException as stop:  # a cancellation, mostly: it belongs to the coroutine
             try:
                 waiting_for = coroutine.throw(stop)
-            except StopIteration:
-                return True
+            except StopIteration as end:
+                return end.value
         else:
-            yield from coroutine
-            return True
+            return (yield from coroutine)
 
 
 class LeanSocket(StockSocket):
@@ -118,8 +107,7 @@ class LeanSocket(StockSocket):
         try:
             if self.in_flight >= MAX_IN_FLIGHT:
                 await self.room()
-            while not handed_over:
-                handed_over = await self._read_burst()
+            while not (handed_over := await self._read_burst()):
                 await next_turn()
         except SocketIsClosedError:
             pass
@@ -128,38 +116,62 @@ class LeanSocket(StockSocket):
                 self._set_ended()
 
     async def _read_burst(self) -> bool:
-        """Read some packets and run their events; True when a handler had to wait and has now ended."""
+        """Read some packets and run their events; True when a handler had to wait and has now ended.
+
+        A handler is started in this task. Most end without waiting, and so cost no task of their own; one
+        that waits keeps this task: `asyncio.timeout` depends on `asyncio.current_task()` staying the same.
+        """
+        assert self._ws is not None
+        receive = self._ws.response.receive
         socketio = self.server.socketio
         for _ in range(BURST):
-            event = await self._next_event()
-            if event is not None and await run_until_waiting(
-                socketio.run_event(self, event), self._hand_over
-            ):
-                self.leave_flight()
-                return True
+            if self.closing:
+                raise SocketIsClosedError()
+            message = await receive()
+            event = None
+            if message.type is WSMsgType.TEXT and message.data[:2] == "42":
+                self.heard = True
+                if self._listener is not None:
+                    self._answer(True)
+                event = socketio.event_of(self, message.data)
+            if event is None and (event := await self._next_event(message)) is None:
+                continue
+            result = socketio.start(self, event)
+            if type(result) is types.CoroutineType:
+                try:
+                    waiting_for = result.send(None)
+                except StopIteration as end:
+                    result = end.value
+                except Exception:
+                    result = socketio.failed(self)
+                else:
+                    await self._finish(event, result, waiting_for)
+                    return True
+            if event[3] is not None:
+                await socketio.answer(self, event, result)
         return False
 
-    def _hand_over(self) -> None:
+    async def _finish(self, event: Event, coroutine: Coroutine[Any, Any, Any], waiting_for: Any) -> None:
         self.in_flight += 1
         self.server.spawn(self._read())
+        try:
+            result = await finish(coroutine, waiting_for)
+        except Exception:
+            result = self.server.socketio.failed(self)
+        finally:
+            self.leave_flight()
+        await self.server.socketio.answer(self, event, result)
 
-    async def _next_event(self) -> Event | None:
-        if self.closing:
-            raise SocketIsClosedError()
-        message = await self._ws.response.receive()  # type: ignore[union-attr]  # set before the first read
+    async def _next_event(self, message: WSMessage) -> Event | None:
+        """Anything but a well-formed event in the root namespace."""
         if self.closing:
             raise SocketIsClosedError()
         if message.type is WSMsgType.TEXT:
-            self.heard = True
-            if self._listener is not None:
-                self._answer(True)
+            self.hear()
             text: str = message.data
-            kind = text[:1]
-            if kind == "4":
-                socketio = self.server.socketio
-                return socketio.event_of(self, text) or await socketio.take(self, text[1:])
-            if kind != "3":
-                await self._take_control(kind)
+            if text[:1] == "4":
+                return await self.server.socketio.take(self, text[1:])
+            await self._take_control(text[:1])
             return None
         if message.type is WSMsgType.BINARY:
             self.hear()
@@ -173,7 +185,7 @@ class LeanSocket(StockSocket):
         if kind == "1":
             await self.close(wait=False, abort=True, reason=CLOSE_REASON.CLIENT_DISCONNECT)
             raise SocketIsClosedError()
-        if kind not in ("0", "2", "5", "6"):
+        if kind not in ("0", "2", "3", "5", "6"):
             self.server.throttle.refused("unreadable frame", self.sid)
 
     # Out.
@@ -185,10 +197,14 @@ class LeanSocket(StockSocket):
             await self.write(pkt.data if pkt.binary else pkt.encode())
 
     async def message(self, text: str) -> None:
-        if self._ws is None:
+        ws = self._ws
+        if ws is None:
             await super().message(text)
-        else:
+        elif self._outbox is not None or self.closed or ws.request.protocol.writing_paused:
             await self.write("4" + text)
+        else:
+            with contextlib.suppress(ConnectionError, RuntimeError):
+                await ws.response.send_str("4" + text)
 
     async def write(self, data: str | bytes) -> None:
         """Write one frame in order. Never waits: what the connection does not take is kept, within bounds."""
@@ -198,10 +214,8 @@ class LeanSocket(StockSocket):
         if self._outbox is not None or ws.request.protocol.writing_paused:
             self._keep(data)
             return
-        try:
+        with contextlib.suppress(ConnectionError, RuntimeError):  # the reader will see the end
             await ws.send(data)
-        except (ConnectionError, RuntimeError):
-            pass  # the reader will see the end
 
     def _keep(self, data: str | bytes) -> None:
         if self._outbox is None:

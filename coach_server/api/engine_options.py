@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal
 
 from coach_server.clock import Clock, SystemClock
 
@@ -21,13 +21,9 @@ MAX_IN_FLIGHT = 256
 BURST = 64
 
 
-class Event(NamedTuple):
-    """One event of a client that is connected to its namespace. A tuple, because one is made per event."""
-
-    namespace: str
-    sid: str
-    data: list[Any]
-    ack: int | None
+# One event of a client that is connected: namespace, sid, `[name, *arguments]`, ack id. A plain tuple, as
+# one is made for every event.
+Event = tuple[str, str, list[Any], int | None]
 
 
 @dataclass(frozen=True, slots=True)
