@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,6 +11,7 @@ from pathlib import Path
 import orjson
 from aiohttp import web
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from markupsafe import Markup
 
 from coach_server import __version__
 from coach_server.api import contract, reference
@@ -79,16 +81,35 @@ def write(rest: Rest, events: Mapping[str, Event]) -> Pages:
     environment = Environment(
         loader=FileSystemLoader(_HERE / "templates"), autoescape=True, undefined=StrictUndefined
     )
+    sections = [*reference.events(asyncapi), *reference.routes(openapi)]
+    known = {(section.anchor, entry.name) for section in sections for entry in section.entries}
+
+    def linked(text: str, home: str) -> Markup:
+        """A type with links to the objects it names."""
+        return Markup("").join(
+            Markup('<a href="#{}-{}">{}</a>').format(home, word.lower(), word)
+            if (home, word) in known
+            else word
+            for word in re.split(r"(\w+)", text)
+        )
+
+    environment.filters.update(marked=_marked, linked=linked)
     html = environment.get_template("docs.html").render(
-        title=contract.TITLE,
-        version=__version__,
-        sections=[*reference.events(asyncapi), *reference.routes(openapi)],
+        title=contract.TITLE, version=__version__, sections=sections
     )
     return Pages(
         html=html.encode(),
         css=(_HERE / "static" / "docs.css").read_bytes(),
         openapi=orjson.dumps(openapi, option=orjson.OPT_INDENT_2),
         asyncapi=orjson.dumps(asyncapi, option=orjson.OPT_INDENT_2),
+    )
+
+
+def _marked(text: str) -> Markup:
+    """Text whose `code` is marked as such."""
+    parts = text.split("`")
+    return Markup("").join(
+        Markup("<code>{}</code>").format(part) if number % 2 else part for number, part in enumerate(parts)
     )
 
 

@@ -6,6 +6,7 @@ docs/events.md and the page at /docs are written from it.
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -47,13 +48,24 @@ class Entry:
 
     @property
     def anchor(self) -> str:
-        return "-".join(filter(None, (self.label.lower(), self.name.strip("/").replace("/", "-")))) or "root"
+        return _slug(f"{self.label} {self.name}")
 
 
 @dataclass(frozen=True, slots=True)
 class Section:
+    """`objects`: the anchor of the section that holds the objects named in this one."""
+
     title: str
     entries: list[Entry]
+    objects: str
+
+    @property
+    def anchor(self) -> str:
+        return _slug(self.title)
+
+
+def _slug(text: str) -> str:
+    return re.sub(r"[^a-z0-9_]+", "-", text.lower()).strip("-")
 
 
 def events(asyncapi: Schema) -> list[Section]:
@@ -77,9 +89,9 @@ def events(asyncapi: Schema) -> list[Section]:
             sent.append(Entry(name, operation["summary"], tables=[Table("Payload", rows(inner, schemas))]))
             seen.append(_name(inner))
     return [
-        Section("From the client", received),
-        Section("From the server", sent),
-        Section("Objects", objects(schemas, leaving_out=seen)),
+        Section("From the client", received, "objects"),
+        Section("From the server", sent, "objects"),
+        Section("Objects", objects(schemas, leaving_out=seen), "objects"),
     ]
 
 
@@ -91,7 +103,11 @@ def routes(openapi: Schema) -> list[Section]:
         for path, methods in openapi["paths"].items()
         for method, operation in methods.items()
     ]
-    return [Section("Routes", entries), Section("Objects of routes", objects(schemas, leaving_out=()))]
+    home = "objects-of-routes"
+    return [
+        Section("Routes", entries, home),
+        Section("Objects of routes", objects(schemas, leaving_out=()), home),
+    ]
 
 
 def _route(method: str, path: str, operation: Schema, schemas: Schema) -> Entry:
