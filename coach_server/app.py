@@ -23,6 +23,7 @@ from coach_server.api import docs_page
 from coach_server.api.audio_events import AudioEvents, AudioResults
 from coach_server.api.auth import Origins
 from coach_server.api.call_events import CallEvents
+from coach_server.api.console.page import Console
 from coach_server.api.engine import CoachSocketServer, EngineOptions, build_socket_server
 from coach_server.api.http import Rest, error_middleware, security_middleware
 from coach_server.api.metrics import Sources, registry
@@ -102,6 +103,7 @@ class Coaching:
     calls: Calls
     jobs: JobRunner
     store: CallStore
+    bus: Bus
     draining: bool = False
     started: asyncio.Event = field(default_factory=asyncio.Event)
 
@@ -148,13 +150,13 @@ def build_app(settings: Settings, replacements: Replacements | None = None) -> w
     offline = RulesCoach(content, detector)
     timeout_s = settings.tip_timeout_ms / 1000
     models = {"tip": settings.openai_model, "analysis": settings.openai_model_analysis}
-    written = LLMCoach(llm, prompts, models, content, timeout_s) if llm is not None else None
+    written = LLMCoach(llm, prompts, models, offline, timeout_s) if llm is not None else None
     coach = FallbackCoach(written, offline, breaker, timeout_s)
 
     sio = build_socket_server(_engine_options(settings, origins, clock))
     sockets = Sockets(sio, gate, clock)
     store = CallStore(database, journal, clock, node)
-    bus = use.bus or _bus(settings)
+    bus = use.bus or _bus(settings, clock)
     figures = Figures()
     analysis = CallAnalysis(
         database=database,
@@ -196,7 +198,7 @@ def build_app(settings: Settings, replacements: Replacements | None = None) -> w
         results.report,
         language=settings.default_language,
     )
-    coaching = Coaching(settings, clock, node, database, sio, calls, jobs, store)
+    coaching = Coaching(settings, clock, node, database, sio, calls, jobs, store, bus)
 
     app = web.Application(
         middlewares=[
@@ -235,6 +237,12 @@ def build_app(settings: Settings, replacements: Replacements | None = None) -> w
         ),
     ).register(rest)
     RestCalls(Archive(database)).register(rest)
+    Console(
+        gate=gate,
+        content=content,
+        hands_out_tokens=not (settings.is_production or settings.trusts_proxy),
+        node_modules=bundled("node_modules"),
+    ).register(app)
     RestTools(
         generator=Generator(llm, prompts, models, offline, breaker),
         reports=Reports(use.mail or _mail(settings, http, clock), settings.email_from_address, clock),
@@ -321,9 +329,9 @@ def _llm(settings: Settings, clock: Clock) -> LLM | None:
     return OpenAILLM(key or "none", settings.openai_base_url or None, clock)
 
 
-def _bus(settings: Settings) -> Bus:
+def _bus(settings: Settings, clock: Clock) -> Bus:
     url = settings.redis_url.get_secret_value()
-    return RedisBus(url) if url else LocalBus()
+    return RedisBus(url, clock) if url else LocalBus()
 
 
 def _deepgram(settings: Settings, http: aiohttp.ClientSession, clock: Clock) -> Deepgram | None:

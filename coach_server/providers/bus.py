@@ -13,7 +13,10 @@ from typing import Any, Protocol
 import orjson
 from loguru import logger
 from redis.asyncio import Redis
+from redis.driver_info import DriverInfo
 from redis.exceptions import RedisError
+
+from coach_server.clock import Clock
 
 Handler = Callable[[Mapping[str, Any]], Awaitable[None]]
 CHANNEL = "coach"
@@ -47,10 +50,15 @@ class LocalBus:
 
 
 class RedisBus:
-    def __init__(self, url: str, *, retry_s: float = 1.0) -> None:
+    def __init__(self, url: str, clock: Clock, *, retry_s: float = 1.0) -> None:
         self._redis: Redis = Redis.from_url(
-            _redis_scheme(url), socket_connect_timeout=3, health_check_interval=30
+            _redis_scheme(url),
+            socket_connect_timeout=3,
+            health_check_interval=30,
+            # Otherwise each connection looks the library's version up on disk, inside the event loop.
+            driver_info=DriverInfo(lib_version="coach"),
         )
+        self._clock = clock
         self._retry_s = retry_s
         self.listening = asyncio.Event()
 
@@ -68,7 +76,7 @@ class RedisBus:
             except (RedisError, OSError):
                 self.listening.clear()
                 logger.warning("The connection to other instances is lost; trying again")
-                await asyncio.wait({asyncio.ensure_future(asyncio.Event().wait())}, timeout=self._retry_s)
+                await self._clock.sleep_until(self._clock.now() + self._retry_s)
 
     async def _listen(self, node: str, handler: Handler) -> None:
         async with self._redis.pubsub() as channel:

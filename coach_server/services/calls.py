@@ -134,10 +134,21 @@ class Calls:
         """Own every call's task until cancelled. `ready` is set once calls may start."""
         async with asyncio.TaskGroup() as group:
             self._group = group
-            group.create_task(self._alarm.run(), name="alarm of the calls")
-            group.create_task(self._keep_leases(), name="leases of the calls")
-            group.create_task(self._bus.run(self._node, self.hear), name="messages of other instances")
+            group.create_task(self._always(self._alarm.run), name="alarm of the calls")
+            group.create_task(self._always(self._keep_leases), name="leases of the calls")
+            group.create_task(
+                self._always(lambda: self._bus.run(self._node, self.hear)), name="messages of other instances"
+            )
             ready.set()
+
+    async def _always(self, work: Callable[[], Awaitable[None]]) -> None:
+        """One broken helper must not take every call down with it: it is logged and starts again."""
+        while True:
+            try:
+                await work()
+            except Exception as error:
+                logger.opt(exception=error).error("A helper of the calls broke and starts again")
+            await self._clock.sleep_until(self._clock.now() + 1.0)
 
     async def drain(self) -> None:
         """Save every call and let go of it; nothing starts any more."""

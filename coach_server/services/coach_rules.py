@@ -23,10 +23,10 @@ from coach_server.services.coach import TipChunk
 from coach_server.services.content import Content
 
 MONOLOGUE_WORDS = 90
-TURN_SEGMENTS = 4
-LOOK_BACK = 6
+TURN_SEGMENTS = 3
+LOOK_BACK = 4
 CONTEXT = 2
-HEARD_CHARS = 1200
+HEARD_CHARS = 600
 
 
 class Eyes(Protocol):
@@ -81,10 +81,10 @@ class RulesCoach:
         """What the rules see in the request's utterances."""
         said = request.utterances
         turn, since = _last_turn(said)
-        before = [u.text[:HEARD_CHARS] for u in said[: len(said) - len(turn) - len(since)]]
-        texts = [u.text[:HEARD_CHARS] for u in turn]
+        before = [u.text[-HEARD_CHARS:] for u in said[: len(said) - len(turn) - len(since)]]
+        texts = [u.text[-HEARD_CHARS:] for u in turn]
         if not texts and request.exchange is not None and request.exchange.customer_words:
-            texts = [request.exchange.customer_words[:HEARD_CHARS]]
+            texts = [request.exchange.customer_words[-HEARD_CHARS:]]
         seen: list[Detection] = []
         for number, text in enumerate(texts):
             context = (*before, *texts[:number])[-CONTEXT:]
@@ -95,7 +95,7 @@ class RulesCoach:
             focus=" ".join(texts),
             detection=detection,
             earlier=" ".join(earlier[:1]),
-            since=" ".join(u.text[:HEARD_CHARS] for u in since),
+            since=" ".join(u.text[-HEARD_CHARS:] for u in since),
             raised=self._raised(request, detection, earlier),
             quiet=_is_quiet(request, since),
         )
@@ -155,7 +155,7 @@ def _last_turn(said: Sequence[Utterance]) -> tuple[list[Utterance], list[Utteran
 
 def _earlier(said: Sequence[Utterance], turn: Sequence[Utterance], listening: Listening) -> list[str]:
     """What the customer said before that turn, newest first, without bare answers."""
-    texts = [u.text[:HEARD_CHARS] for u in said if u.speaker is Speaker.CUSTOMER and u not in turn]
+    texts = [u.text[-HEARD_CHARS:] for u in said if u.speaker is Speaker.CUSTOMER and u not in turn]
     return [text for text in reversed(texts) if not is_bare(text, listening)][:LOOK_BACK]
 
 

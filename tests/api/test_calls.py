@@ -375,3 +375,26 @@ async def test_three_pollers_also_work(tmp_path: Path) -> None:
         call_id = (await client.start())["conversationId"]
         assert (await client.say(call_id, "agent", "by polling"))["ok"]
         await client.close()
+
+
+async def test_in_playbook_mode_the_model_chooses_and_the_words_are_the_playbooks(tmp_path: Path) -> None:
+    async with FakeOpenAI() as fake:
+        values = {"OPENAI_API_KEY": "sk-test", "OPENAI_BASE_URL": fake.base_url}
+        async with serving(tmp_path, **values) as server, connected(server) as client:
+            started = await client.start(playbook="b2b", metadata={"agentName": "Mark", "company": "Acme"})
+            call_id = started["conversationId"]
+            await client.say(call_id, "caller", "That sounds too expensive for us.")
+            await client.ask("REQUEST_NEXT_TIP", {"conversationId": call_id})
+            tip = await client.wait_for("AI_TIP")
+            assert_is_a_tip(tip)
+            assert tip["source"] == "openai"
+            assert all(option["id"] for option in tip["options"])
+            assert not any("[" in option["script"] for option in tip["options"])
+        async with serving(tmp_path) as server, connected(server) as client:
+            call_id = (await client.start(playbook="b2b", language="nl"))["conversationId"]
+            await client.say(call_id, "caller", "Dat vind ik echt te duur.")
+            await client.ask("REQUEST_NEXT_TIP", {"conversationId": call_id})
+            tip = await client.wait_for("AI_TIP")
+            assert tip["source"] == "offline" and all(option["id"] for option in tip["options"])
+            refused = await client.ask("START_CONVERSATION", {"agentId": "a", "playbook": "nobody's"})
+            assert (refused["code"], refused["field"]) == ("INVALID", "playbook")
