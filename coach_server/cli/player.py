@@ -10,7 +10,8 @@ from __future__ import annotations
 import asyncio
 import random
 import socket
-from collections.abc import Callable, Mapping, Sequence
+from collections import Counter
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 from uuid import uuid4
@@ -32,6 +33,9 @@ CUT_WITHIN_S = 0.02
 RETRY_FIRST_S = 0.2
 RETRY_MOST_S = 2.0
 RECONNECT_TRIES = 15
+# Refusals that ask to be tried again; the segmentId keeps what was stored after all from being stored twice.
+RETRYABLE = ("STORAGE_FAILED", "SERVICE_UNAVAILABLE")
+SEGMENT_TRIES = 4
 _SPEAKERS = {Speaker.AGENT: "agent", Speaker.CUSTOMER: "caller"}
 
 Payload = dict[str, Any]
@@ -72,6 +76,7 @@ class Played:
     sent: int = 0
     acked: dict[str, float] = field(default_factory=dict)
     refused: list[str] = field(default_factory=list)
+    retried: int = 0
     unanswered: int = 0
     tips: list[Payload] = field(default_factory=list)
     errors: list[str] = field(default_factory=list)
@@ -105,6 +110,7 @@ class Player:
         self._random = random.Random(plan.seed)
         self._waiting: dict[str, asyncio.Future[Payload]] = {}
         self._pending: dict[str, tuple[Payload, float]] = {}
+        self._tries: Counter[str] = Counter()
         self._all_answered = asyncio.Event()
         self._seen: set[int] = set()
         self._last_seq = 0
@@ -225,18 +231,31 @@ class Player:
 
     async def _emit(self, segment: Payload) -> None:
         known = segment["segmentId"]
+        self._tries[known] += 1
         # Measured from the last sending: the time a cut took is not the server's.
         self._pending[known] = (segment, self._clock.now())
         await self._sio.emit("TRANSCRIPT", segment, callback=lambda *said: self._acked(known, said))
+
+    async def _again(self, segment: Payload) -> None:
+        self._played.retried += 1
+        await self._clock.sleep_until(self._clock.now() + RETRY_FIRST_S * self._tries[segment["segmentId"]])
+        try:
+            await self._emit(segment)
+        except SocketIOError:
+            return  # still pending: it goes with the resume
 
     def _acked(self, segment_id: str, said: Sequence[Any]) -> None:
         pending = self._pending.pop(segment_id, None)
         if pending is not None:
             answer = said[0] if said and isinstance(said[0], Mapping) else {}
+            code = str(answer.get("code", "no code"))
             if answer.get("ok") is True:
                 self._played.acked[segment_id] = self._clock.now() - pending[1]
+            elif code in RETRYABLE and self._tries[segment_id] < SEGMENT_TRIES:
+                self._pending[segment_id] = pending
+                self._start_job(self._again(pending[0]), "send again")
             else:
-                self._played.refused.append(str(answer.get("code", "no code")))
+                self._played.refused.append(code)
         if not self._pending:
             self._all_answered.set()
 
@@ -360,9 +379,12 @@ class Player:
         self._played.tips.append(payload)
         self._watch("tip", payload)
         if self._plan.mode == "event-driven":
-            job = asyncio.create_task(self._choose(payload), name="choose an option")
-            self._jobs.add(job)
-            job.add_done_callback(self._jobs.discard)
+            self._start_job(self._choose(payload), "choose an option")
+
+    def _start_job(self, work: Coroutine[Any, Any, None], name: str) -> None:
+        job = asyncio.create_task(work, name=name)
+        self._jobs.add(job)
+        job.add_done_callback(self._jobs.discard)
 
     async def _choose(self, tip: Payload) -> None:
         wish = {

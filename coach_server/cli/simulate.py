@@ -174,6 +174,7 @@ def summary(checked: Sequence[Checked]) -> dict[str, Any]:
             "sent": sum(played.sent for played in plays),
             "acked": sum(len(played.acked) for played in plays),
             "refused": sum(len(played.refused) for played in plays),
+            "retried": sum(played.retried for played in plays),
             "unanswered": sum(played.unanswered for played in plays),
             "stored": sum(call.stored or 0 for call in checked),
             "lost": sum(call.lost for call in checked),
@@ -247,7 +248,8 @@ def _lines(report: Mapping[str, Any]) -> Iterable[str]:
     yield f"calls      {report['completed']} of {report['calls']} came to their end"
     yield (
         f"segments   {segments['sent']} sent, {segments['acked']} acknowledged, {segments['stored']} stored, "
-        f"{segments['lost']} lost, {segments['unanswered']} unanswered, {segments['refused']} refused"
+        f"{segments['lost']} lost, {segments['unanswered']} unanswered, {segments['refused']} refused, "
+        f"{segments['retried']} retried"
     )
     if report["network"]["cuts"]:
         yield (

@@ -97,6 +97,15 @@ async def test_a_refused_segment_is_counted_by_its_code_and_is_not_lost(coach: F
     assert summary([call])["problems"] == {"RATE_LIMITED": 1}
 
 
+async def test_a_segment_the_store_could_not_take_is_sent_again_until_it_can(coach: FakeCoach) -> None:
+    coach.refuse_once = {"sentence 2": "STORAGE_FAILED", "sentence 9": "SERVICE_UNAVAILABLE"}
+    coach.refuse = {"sentence 5": "STORAGE_FAILED"}
+    (call,) = await play(coach)
+    assert (call.stored, len(call.played.acked)) == (8, 8)
+    assert call.played.refused == ["STORAGE_FAILED"]
+    assert call.played.retried == 2 + 3
+
+
 async def test_a_segment_without_an_answer_makes_the_call_incomplete(
     coach: FakeCoach, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -209,7 +218,9 @@ async def test_the_command_prints_the_call_its_tips_and_the_figures(
     assert code == 0
     assert "  agent     sentence 1\n" in printed
     assert "> Ask more  [DISCOVERY, offline, 12 ms]\n    1. Minimal: Say this." in printed
-    assert "segments   9 sent, 9 acknowledged, 9 stored, 0 lost, 0 unanswered, 0 refused" in printed
+    assert (
+        "segments   9 sent, 9 acknowledged, 9 stored, 0 lost, 0 unanswered, 0 refused, 0 retried" in printed
+    )
     assert "tips/call  3.0 (3 offline)" in printed
     assert "model      2 calls, 900 tokens in (500 cached), 80 out, $0.0015" in printed
 

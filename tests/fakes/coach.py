@@ -38,6 +38,7 @@ class FakeCoach:
     tip_every: int = 3
     forget: tuple[str, ...] = ()
     refuse: dict[str, str] = field(default_factory=dict)
+    refuse_once: dict[str, str] = field(default_factory=dict)
     twice: tuple[str, ...] = ()
     lose_events: bool = False
     transcript_status: int = 200
@@ -96,6 +97,8 @@ class FakeCoach:
 
     async def transcript(self, sid: str, said: dict[str, Any]) -> dict[str, Any]:
         call = self.conversations[said["conversationId"]]
+        if code := self.refuse_once.pop(said["text"], None):
+            return {"ok": False, "code": code}
         if said["text"] in self.refuse:
             return {"ok": False, "code": self.refuse[said["text"]]}
         known = {segment["segmentId"] for segment in call.segments}
