@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ipaddress
 import re
 from collections.abc import Mapping
 from typing import Any
@@ -14,6 +15,8 @@ from coach_server.settings import Settings
 
 _EXTENSION = re.compile(r"chrome-extension://[a-p]{32}")
 _LOCAL = re.compile(r"https?://(localhost|127\.0\.0\.1|\[::1\])(:\d{1,5})?")
+_LOCAL_HOST = re.compile(r"(localhost|127\.0\.0\.1|\[::1\])(:\d{1,5})?", re.I)
+_PROXIES_SAY = ("X-Forwarded-For", "X-Forwarded-Host", "X-Forwarded-Proto", "X-Real-IP", "Forwarded", "Via")
 
 
 class Origins:
@@ -56,3 +59,26 @@ def header_principal(gate: Gate, api_key: str | None, authorization: str | None)
 
 def request_principal(gate: Gate, request: web.Request) -> Principal:
     return header_principal(gate, request.headers.get("x-api-key"), request.headers.get("Authorization"))
+
+
+def is_at_this_machine(request: web.Request) -> bool:
+    """Whether a person opens this page in a browser on the server's own machine.
+
+    Not when a proxy stands between, not under a foreign name (DNS rebinding), and not when a script of
+    another page fetches it: such a request has an Origin or is not for a document.
+    """
+    headers = request.headers
+    if any(name in headers for name in _PROXIES_SAY) or "Origin" in headers:
+        return False
+    if headers.get("Sec-Fetch-Dest", "document") != "document":
+        return False
+    return bool(_LOCAL_HOST.fullmatch(headers.get("Host", ""))) and _is_loopback(request.remote)
+
+
+def _is_loopback(address: str | None) -> bool:
+    try:
+        found = ipaddress.ip_address(address or "")
+    except ValueError:
+        return False
+    mapped = getattr(found, "ipv4_mapped", None)
+    return bool((mapped or found).is_loopback)

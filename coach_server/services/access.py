@@ -100,6 +100,12 @@ class Gate:
         team = claims.get("team")
         return Principal(key, Role(claims["role"]), str(claims["sub"]), str(team) if team else None)
 
+    def first_key(self) -> Principal:
+        """Who acts for the server's own pages: the first API key. Raises Unauthorized when there is none."""
+        if not self._digests:
+            raise Unauthorized()
+        return Principal(self._digests[0][0], Role.SERVICE)
+
     def issue(
         self, principal: Principal, *, user_id: str, role: Role, team_id: str | None, ttl_s: int
     ) -> tuple[str, float]:
