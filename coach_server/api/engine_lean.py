@@ -17,7 +17,7 @@ from aiohttp import WSMessage, WSMsgType
 from engineio import packet as eio
 from engineio.exceptions import SocketIsClosedError
 
-from coach_server.api.engine_options import BURST, MAX_IN_FLIGHT, UPGRADE_DEADLINE_S, Event
+from coach_server.api.engine_options import BURST, MAX_IN_FLIGHT, MISSED, UPGRADE_DEADLINE_S, Event
 from coach_server.api.engine_socket import CLOSE_REASON, StockSocket, WebSocket, next_turn
 
 if TYPE_CHECKING:
@@ -129,14 +129,20 @@ class LeanSocket(StockSocket):
                 raise SocketIsClosedError()
             message = await receive()
             event = None
+            result = MISSED
             if message.type is WSMsgType.TEXT and message.data[:2] == "42":
                 self.heard = True
                 if self._listener is not None:
                     self._answer(True)
-                event = socketio.event_of(self, message.data)
-            if event is None and (event := await self._next_event(message)) is None:
-                continue
-            result = socketio.start(self, event)
+                frame = message.data
+                if frame[2:3] == "[":
+                    result = socketio.start_plain(self, frame)
+                else:
+                    event = socketio.event_of(self, frame)
+            if result is MISSED:
+                if event is None and (event := await self._next_event(message)) is None:
+                    continue
+                result = socketio.start(self, event)
             if type(result) is types.CoroutineType:
                 try:
                     waiting_for = result.send(None)
@@ -147,11 +153,13 @@ class LeanSocket(StockSocket):
                 else:
                     await self._finish(event, result, waiting_for)
                     return True
-            if event[3] is not None:
+            if event is not None:
                 await socketio.answer(self, event, result)
         return False
 
-    async def _finish(self, event: Event, coroutine: Coroutine[Any, Any, Any], waiting_for: Any) -> None:
+    async def _finish(
+        self, event: Event | None, coroutine: Coroutine[Any, Any, Any], waiting_for: Any
+    ) -> None:
         self.in_flight += 1
         self.server.spawn(self._read())
         try:
@@ -160,7 +168,8 @@ class LeanSocket(StockSocket):
             result = self.server.socketio.failed(self)
         finally:
             self.leave_flight()
-        await self.server.socketio.answer(self, event, result)
+        if event is not None:
+            await self.server.socketio.answer(self, event, result)
 
     async def _next_event(self, message: WSMessage) -> Event | None:
         """Anything but a well-formed event in the root namespace."""

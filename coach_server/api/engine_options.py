@@ -24,6 +24,8 @@ BURST = 64
 # One event of a client that is connected: namespace, sid, `[name, *arguments]`, ack id. A plain tuple, as
 # one is made for every event.
 Event = tuple[str, str, list[Any], int | None]
+# What the short path returns for a packet that is not for it.
+MISSED = object()
 
 
 @dataclass(frozen=True, slots=True)
