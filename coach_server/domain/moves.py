@@ -30,6 +30,8 @@ MOVES = frozenset(
         *(f"gap_{fact}" for fact in (*_GAPS, "impact", "budget")),
         *(f"objection_{objection}" for objection in Objection),
         *(
+            "agreed",
+            "goodbye",
             "opening",
             "gatekeeper",
             "pain",
@@ -118,6 +120,8 @@ def _onward(request: TipRequest, reading: Reading, phrases: Phrases) -> str:
     """Nothing asks for an answer: go on from where the call stands."""
     stage = request.stage
     bare = is_bare(reading.focus, phrases.listening)
+    if stage is not Stage.GREETING and contains(reading.focus, phrases.listening.farewell):
+        return "goodbye"
     if stage is Stage.GREETING:
         return "rapport" if len(request.utterances) <= 3 else _gap(request, phrases)
     if stage is Stage.VALUE_PROP and bare and len(reading.since.split()) < ANSWERED_WORDS:
@@ -130,6 +134,8 @@ def _by_stage(request: TipRequest, reading: Reading, phrases: Phrases) -> str:
         return _gap(request, phrases)
     if request.stage is Stage.OBJECTION_HANDLING and reading.raised is not None:
         return "check"
+    if request.stage in (Stage.NEXT_STEPS, Stage.CLOSING) and request.facts.get("preferred_time"):
+        return "agreed"
     return _BY_STAGE[request.stage]
 
 
@@ -145,6 +151,8 @@ def _alternative(request: TipRequest, reading: Reading, phrases: Phrases) -> str
     if stage is Stage.DISCOVERY:
         gap = _gap(request, phrases)
         return gap if gap != "value" else "gap_impact"
+    if stage is Stage.NEXT_STEPS and request.facts.get("preferred_time"):
+        return "agreed"
     return _BY_STAGE[stage]
 
 

@@ -68,6 +68,7 @@ class Listening:
     joints: frozenset[str] = frozenset()
     gatekeeper: tuple[str, ...] = ()
     send_me: tuple[str, ...] = ()
+    farewell: tuple[str, ...] = ()
     stakes: re.Pattern[str] | None = None
     numbers: re.Pattern[str] | None = None
     topics: tuple[tuple[Phrase, re.Pattern[str]], ...] = ()

@@ -283,7 +283,7 @@ def _listening(file: CatalogFile, reader: _PhraseReader) -> Listening:
     listen = file.table(file.data, "listen", "listen")
     file.only(
         listen,
-        ("fillers", "acks", "joints", "gatekeeper", "send_me", "stakes", "numbers", "topics"),
+        ("fillers", "acks", "joints", "gatekeeper", "send_me", "farewell", "stakes", "numbers", "topics"),
         "listen",
     )
     topics = []
@@ -300,6 +300,7 @@ def _listening(file: CatalogFile, reader: _PhraseReader) -> Listening:
         joints=frozenset(file.words(listen, "joints", "listen.joints")),
         gatekeeper=file.words(listen, "gatekeeper", "listen.gatekeeper"),
         send_me=file.words(listen, "send_me", "listen.send_me"),
+        farewell=file.words(listen, "farewell", "listen.farewell"),
         stakes=_figures(file, listen, ("stakes",)),
         numbers=_figures(file, listen, ("stakes", "numbers")),
         topics=tuple(topics),

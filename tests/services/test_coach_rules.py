@@ -280,6 +280,36 @@ async def test_the_dutch_coach_addresses_the_customer_as_the_agent_does() -> Non
     assert not words["je"] & {"u", "uw"}
 
 
+@pytest.mark.parametrize(
+    ("language", "words"),
+    [
+        ("en", "Thanks Maya, speak to you Thursday."),
+        ("nl", "Tot dinsdag, Sanne, fijne dag."),
+        ("he", "תודה, להתראות."),
+    ],
+)
+async def test_a_goodbye_is_answered_by_a_goodbye(language: str, words: str) -> None:
+    for turn in range(5):
+        asked = request(("A", "…"), ("C", words), language=language, stage=Stage.CLOSING, turn=turn)
+        tip = await advise(asked, {})
+        check_free(tip)
+        assert not any("?" in script for script in scripts(tip))
+        assert tip.heading in CONTENT.phrases(language).moves["goodbye"].headings
+
+
+async def test_a_moment_that_was_agreed_is_confirmed_not_sold_again() -> None:
+    for stage in (Stage.NEXT_STEPS, Stage.CLOSING):
+        asked = request(
+            ("A", "…"),
+            ("C", "Thursday it is, at ten."),
+            stage=stage,
+            facts={"preferred_time": "Thursday at ten"},
+        )
+        tip = await advise(asked, {})
+        assert tip.stage is stage
+        assert tip.heading in CONTENT.phrases("en").moves["agreed"].headings
+
+
 # --- pacing and sense
 
 
