@@ -25,7 +25,7 @@ class ListingQuery(wire.Inbound):
     status: Literal["active", "ended", "abandoned"] | None = None
     agentId: wire.Id | None = None
     limit: int = Field(50, ge=1, le=MAX_PAGE)
-    cursor: str | None = Field(None, max_length=200)
+    cursor: str | None = Field(None, pattern=r"^[0-9]{1,15}\.[A-Za-z0-9_-]{1,64}$")
     """`nextCursor` of the page before."""
 
 

@@ -65,7 +65,14 @@ class TranscribeChunk(TranscribeWish):
     """Audio for the session. The service checks it; the schema says what it takes."""
 
     model_config = ConfigDict(json_schema_extra={"required": ["sessionId", "chunk"]})
-    chunk: Any = Field(None, json_schema_extra={"type": "string", "contentEncoding": "base64"})
+    chunk: Any = Field(
+        None,
+        json_schema_extra={
+            "type": "string",
+            "contentEncoding": "base64",
+            "pattern": "^[A-Za-z0-9+/]+={0,2}$",
+        },
+    )
     """Signed 16-bit PCM, at most 64 kB of audio."""
     speaker: Any = None
     """`agent` or `caller`, where it is known."""

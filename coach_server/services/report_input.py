@@ -40,6 +40,7 @@ def _address(value: str) -> str:
 
 Line = Annotated[str, StringConstraints(max_length=200), BeforeValidator(_one_line)]
 Text = Annotated[str, StringConstraints(max_length=8000), BeforeValidator(_clean)]
+Address = Annotated[str, Field(json_schema_extra={"format": "email"})]
 Millis = Annotated[int, Field(ge=0, le=LAST_MS)]
 Share = Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)]
 
@@ -54,8 +55,8 @@ class CallMetadata(_Wire):
     conversation_id: Annotated[
         str, StringConstraints(min_length=1, max_length=128), BeforeValidator(_one_line)
     ]
-    agent_email: str
-    cc_emails: list[str] | None = Field(default=None, max_length=MAX_CC)
+    agent_email: Address
+    cc_emails: list[Address] | None = Field(default=None, max_length=MAX_CC)
     start_time: Millis | None = None
     end_time: Millis | None = None
     duration: Annotated[float, Field(ge=0, le=MAX_DURATION_MS, allow_inf_nan=False)] | None = None
