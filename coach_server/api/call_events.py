@@ -11,7 +11,7 @@ from coach_server.clock import Clock, millis
 from coach_server.domain.events import AlternativeWanted, ModeSet, NextTipWanted, OptionSelected
 from coach_server.domain.transcript import Speaker, Utterance
 from coach_server.errors import Invalid
-from coach_server.services.call_session import Do, End, Resume, Say
+from coach_server.services.call_actions import Do, End, Resume, Say
 from coach_server.services.calls import Calls, StartCall
 from coach_server.services.content import Content
 

@@ -21,7 +21,7 @@ from coach_server.api.engine import CoachSocketServer, wants_ack
 from coach_server.clock import Clock
 from coach_server.errors import CoachError, RateLimited, Unauthorized
 from coach_server.services.access import Gate, Principal
-from coach_server.services.call_session import Origin
+from coach_server.services.call_actions import Origin
 from coach_server.services.limits import TokenBucket
 
 ANSWER_WITHIN_S = 0.9

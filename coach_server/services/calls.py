@@ -27,18 +27,17 @@ from coach_server.providers.bus import Bus
 from coach_server.services import call_messages as messages
 from coach_server.services.access import Principal
 from coach_server.services.analysis import CallRecord
-from coach_server.services.call_session import (
+from coach_server.services.call_actions import (
     Action,
-    CallTools,
     Contender,
-    Ears,
     Greet,
-    LiveCall,
     Origin,
-    Publisher,
     Reply,
     digest,
+    unknown,
 )
+from coach_server.services.call_outbox import Publisher
+from coach_server.services.call_session import CallTools, Ears, LiveCall
 from coach_server.services.call_store import LEASE_S, CallCard, CallStore, HeldElsewhere
 from coach_server.services.coach import MeteredCoach
 from coach_server.services.costs import CostGovernor
@@ -417,11 +416,6 @@ def resume_token(secret: bytes, call_id: str) -> str:
     """256 bits that only this server can make: the same on every instance, and stored nowhere."""
     mac = hmac.new(secret, f"resume {call_id}".encode(), hashlib.sha256).digest()
     return base64.urlsafe_b64encode(mac).rstrip(b"=").decode()
-
-
-def unknown() -> NotFound:
-    """The same for ids that do not exist and for other people's."""
-    return NotFound("There is no such conversation.", field="conversationId")
 
 
 _PLACEHOLDERS = {

@@ -25,7 +25,7 @@ from coach_server.domain.reading import detection_of, findings_of, is_bare
 from coach_server.domain.transcript import Speaker
 from coach_server.errors import ConfigError, ProviderError
 from coach_server.providers.embedder import Embedder
-from coach_server.services.head import CUSTOMER_ONLY, LABELS, OBJECTIONS, SIGNALS, STAGES, Head, features
+from coach_server.services.head import CUSTOMER_ONLY, LABELS, OBJECTIONS, SIGNALS, STAGES, Head, signs_of
 
 CACHED_TEXTS = 2048
 EMBEDDED_CHARS = 1000
@@ -161,8 +161,8 @@ def _key(text: str) -> str:
 
 def _decide(head: Head, sentence: Sentence, findings: list[Finding], vector: Vector) -> list[Finding]:
     """The head's verdict, each finding with the rules' quote where they have one, else the whole sentence."""
-    row = features(vector[None, :], head.mean, [findings], [sentence.speaker])
-    chances = dict(zip(LABELS, map(float, head.probabilities(row)[0]), strict=True))
+    row = head.probabilities(vector[None, :], [findings], signs_of([sentence.speaker]))[0]
+    chances = dict(zip(LABELS, map(float, row), strict=True))
     quotes = {f.name: f.quote for f in findings}
     whole = sentence.text.strip()
     decided: list[Finding] = []

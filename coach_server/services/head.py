@@ -1,6 +1,8 @@
 """The trained head: from a sentence's embedding and what the rules found to how likely each finding is.
 
-Linear, one output per stage, objection and signal; trained by `training/train.py`, which uses `features` too,
+Kernel ridge regression over the labelled sentences: a new sentence is compared with each of them (squared cosine
+kernel, the same words counting for more when the same party speaks), the rules' findings add a linear part, and a
+logistic curve a label turns the score into a probability. `training/train.py` makes it with the functions here,
 so that training and use cannot drift apart.
 """
 
@@ -20,7 +22,7 @@ from coach_server.domain.tip import Stage
 from coach_server.domain.transcript import Speaker
 from coach_server.errors import ConfigError
 
-FORMAT = 1
+FORMAT = 2
 STAGES = tuple(str(s) for s in Stage)
 OBJECTIONS = tuple(str(o) for o in Objection)
 SIGNALS = tuple(str(s) for s in Signal)
@@ -28,22 +30,25 @@ LABELS = (*STAGES, *OBJECTIONS, *SIGNALS)
 CUSTOMER_ONLY = frozenset(
     (*OBJECTIONS, *(str(s) for s in (Signal.BUYING, Signal.REFUSAL, Signal.POSTPONE, Signal.PAIN)))
 )
+_PLACE = {label: i for i, label in enumerate(LABELS)}
 
-# Centred embeddings have entries near 0.02; this brings them to the size of the other features, so that one
-# penalty fits all. The rules' weight is what keeps the head from leaning on them alone.
-_EMBEDDING_SCALE, _RULE_SCALE, _FORM_SCALE = 4.0, 0.8, 0.5
-
-Vector = NDArray[np.float32]
+Matrix = NDArray[np.float32]
 
 
 @dataclass(frozen=True, slots=True)
 class Head:
-    """`weights`: (features, labels); `bias` and `thresholds`: (labels,); `mean`: (dimensions,), what is
-    subtracted from an embedding. `data_hash` names the labelled sentences it was trained on."""
+    """`vectors`: (sentences, dimensions), centred by `mean` and of length one, of those in `signs` (+1 customer,
+    -1 seller); `alpha`: (sentences, labels); `rules`: (labels, labels); `bias`, `slope`, `offset`: (labels,).
+    `data_hash` names the labelled sentences it was trained on."""
 
-    mean: Vector
-    weights: Vector
-    bias: Vector
+    mean: Matrix
+    vectors: Matrix
+    signs: Matrix
+    alpha: Matrix
+    rules: Matrix
+    bias: Matrix
+    slope: Matrix
+    offset: Matrix
     thresholds: Mapping[str, float]
     data_hash: str
 
@@ -51,10 +56,13 @@ class Head:
     def dimensions(self) -> int:
         return int(self.mean.shape[0])
 
-    def probabilities(self, features: Vector) -> Vector:
-        """(n, features) -> (n, labels) in the order of LABELS."""
-        scores = features @ self.weights + self.bias
-        return np.asarray(1.0 / (1.0 + np.exp(-scores)), dtype=np.float32)
+    def probabilities(
+        self, embeddings: Matrix, findings: Sequence[Sequence[Finding]], signs: Matrix
+    ) -> Matrix:
+        """(n, dimensions) embeddings -> (n, labels) in the order of LABELS."""
+        likeness = kernel(centre(embeddings, self.mean), signs, self.vectors, self.signs)
+        scores = likeness @ self.alpha + rule_rows(findings) @ self.rules + self.bias
+        return np.asarray(logistic(scores * self.slope + self.offset), dtype=np.float32)
 
     def save(self, path: Path) -> None:
         facts = {
@@ -66,8 +74,13 @@ class Head:
         np.savez_compressed(
             path,
             mean=self.mean,
-            weights=self.weights.astype(np.float16),
+            vectors=self.vectors.astype(np.float16),
+            signs=self.signs.astype(np.int8),
+            alpha=self.alpha.astype(np.float16),
+            rules=self.rules,
             bias=self.bias,
+            slope=self.slope,
+            offset=self.offset,
             facts=np.array(json.dumps(facts, sort_keys=True)),
         )
 
@@ -77,38 +90,41 @@ class Head:
         try:
             with np.load(path, allow_pickle=False) as data:
                 facts = json.loads(str(data["facts"]))
-                mean, weights, bias = data["mean"], data["weights"].astype(np.float32), data["bias"]
+                if facts.get("format") != FORMAT or tuple(facts.get("labels", ())) != LABELS:
+                    raise ConfigError(f"{path.name}: of another version; run `python -m training.train`")
+                names = ("mean", "vectors", "signs", "alpha", "rules", "bias", "slope", "offset")
+                parts = [data[name].astype(np.float32) for name in names]
         except (OSError, ValueError, KeyError) as fault:
             raise ConfigError(f"{path.name}: not a trained head ({fault})") from fault
-        if facts.get("format") != FORMAT or tuple(facts.get("labels", ())) != LABELS:
-            raise ConfigError(f"{path.name}: made for other labels; run `python -m training.train`")
-        if weights.shape != (feature_count(mean.shape[0]), len(LABELS)):
-            raise ConfigError(f"{path.name}: made for other features; run `python -m training.train`")
-        return cls(mean, weights, bias, facts["thresholds"], facts["data_hash"])
+        return cls(*parts, facts["thresholds"], facts["data_hash"])
 
 
-def feature_count(dimensions: int) -> int:
-    return 2 * dimensions + len(LABELS) + 3
+def centre(embeddings: Matrix, mean: Matrix) -> Matrix:
+    """What sets sentences apart: their common direction taken off, length one again."""
+    moved = embeddings - mean
+    return np.asarray(
+        moved / np.maximum(np.linalg.norm(moved, axis=1, keepdims=True), 1e-6), dtype=np.float32
+    )
 
 
-def features(
-    embeddings: Vector, mean: Vector, findings: Sequence[Sequence[Finding]], speakers: Sequence[Speaker]
-) -> Vector:
-    """(n, dimensions) embeddings into (n, feature_count): the embedding, once for either speaker and once for
-    this one alone (the same words mean another thing in another mouth), the rules' findings, and the form."""
-    n, dimensions = embeddings.shape
-    result = np.zeros((n, feature_count(dimensions)), dtype=np.float32)
-    centred = (embeddings - mean) * _EMBEDDING_SCALE
-    signs = np.array([1.0 if s is Speaker.CUSTOMER else -1.0 for s in speakers], dtype=np.float32)
-    result[:, :dimensions] = centred
-    result[:, dimensions : 2 * dimensions] = centred * signs[:, None]
-    rules = result[:, 2 * dimensions :]
-    place = {label: i for i, label in enumerate(LABELS)}
-    for row, found in zip(rules, findings, strict=True):
+def kernel(left: Matrix, left_signs: Matrix, right: Matrix, right_signs: Matrix) -> Matrix:
+    same_speaker = 1.0 + np.outer(left_signs, right_signs)
+    return np.asarray((1.0 + left @ right.T) ** 2 / 2.0 * same_speaker, dtype=np.float32)
+
+
+def rule_rows(findings: Sequence[Sequence[Finding]]) -> Matrix:
+    """(n, labels): the strength of each of the rules' findings."""
+    rows = np.zeros((len(findings), len(LABELS)), dtype=np.float32)
+    for row, found in zip(rows, findings, strict=True):
         for finding in found:
-            if finding.name in place:
-                row[place[finding.name]] = finding.strength * _RULE_SCALE
-        row[len(LABELS)] = _FORM_SCALE if any(f.name in OBJECTIONS for f in found) else 0.0
-        row[len(LABELS) + 1] = 0.0 if found else _FORM_SCALE
-    rules[:, len(LABELS) + 2] = signs * _FORM_SCALE
-    return result
+            if finding.name in _PLACE:
+                row[_PLACE[finding.name]] = finding.strength
+    return rows
+
+
+def signs_of(speakers: Sequence[Speaker]) -> Matrix:
+    return np.array([1.0 if s is Speaker.CUSTOMER else -1.0 for s in speakers], dtype=np.float32)
+
+
+def logistic(scores: NDArray[np.floating]) -> NDArray[np.floating]:
+    return 1.0 / (1.0 + np.exp(-np.clip(scores, -30.0, 30.0)))
