@@ -51,7 +51,7 @@ def told(text: str, language: str = "en", speaker: Speaker = CUSTOMER, **known: 
         ("en", "I decide that myself.", "decision_maker", "self"),
         ("en", "You can mail anna@acme.example for that.", "email_known", "yes"),
         ("en", "My number is 06 1234 5678.", "phone_known", "yes"),
-        ("en", "We lose three hours a week on planning, honestly.", "pain", "We lose three hours a week on planning"),
+        ("en", "We lose hours on planning, honestly.", "pain", "We lose hours on planning"),
         ("nl", "U spreekt met Anna de Vries van Bakkerij De Molen.", "customer_name", "Anna de Vries"),
         ("nl", "U spreekt met Anna de Vries van Bakkerij De Molen.", "company", "Bakkerij De Molen"),
         ("nl", "Met Anna van Dijk van Planvast, goedemorgen.", "customer_name", "Anna van Dijk"),
