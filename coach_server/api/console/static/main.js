@@ -114,15 +114,22 @@ function connection({ state, missed, recovered }) {
   if (state === "failed") {
     shown.dataset.state = "lost";
     byId("connection-text").textContent = say("connection.lost");
-    if (call?.id === null) notice(say("connection.blocked", { origin: location.origin }));
+    if (call?.id === null) stuck(say("connection.blocked", { origin: location.origin }));
     return undefined;
   }
+  if (state === "lost" && call?.id === null) stuck(say("connection.lost"));
   shown.dataset.state = state === "resumed" ? "connected" : state;
   const text = state !== "resumed" ? say(`connection.${state}`)
     : recovered ? say("connection.resumed", { count: missed }) : say("connection.resumed_new");
   byId("connection-text").textContent = text;
   if (state === "connected" || state === "resumed") notice("");
   return undefined;
+}
+
+/** The call does not start: it is tried on, and may be started anew. */
+function stuck(text) {
+  notice(text);
+  showStarters();
 }
 
 const atMs = () => (call?.startedAt === undefined ? 0 : performance.now() - call.startedAt);
@@ -137,6 +144,7 @@ function tickClock() {
 // --- a call
 
 async function begin(turns) {
+  if (call) stopCall();
   notice("");
   const { metadata } = data.demo;
   player = turns && new DemoPlayer(turns, { words: growing, turn: heard, done: scriptOver }, speed());
