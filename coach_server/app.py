@@ -33,7 +33,6 @@ from coach_server.api.rest_tools import RestTools
 from coach_server.api.sockets import Sockets
 from coach_server.clock import Clock, SystemClock
 from coach_server.domain.call import CallTiming
-from coach_server.domain.transcript import Speaker
 from coach_server.errors import CoachError, ConfigError, StorageFailed
 from coach_server.paths import bundled, catalog
 from coach_server.providers.aws_credentials import AwsCredentials
@@ -49,6 +48,7 @@ from coach_server.providers.stt import Stt
 from coach_server.providers.stt.aws import AwsTranscribe
 from coach_server.providers.stt.deepgram import Deepgram
 from coach_server.services.access import Gate
+from coach_server.services.analysis_wording import load_wordings
 from coach_server.services.answers import SCHEMAS
 from coach_server.services.archive import Archive
 from coach_server.services.breaker import Breaker
@@ -60,6 +60,7 @@ from coach_server.services.coach_llm import LLMCoach
 from coach_server.services.coach_rules import RulesCoach
 from coach_server.services.content import Content
 from coach_server.services.costs import CostGovernor, Prices
+from coach_server.services.day_costs import DayCosts
 from coach_server.services.detector import Detector
 from coach_server.services.ears import CallEars
 from coach_server.services.figures import Figures
@@ -77,6 +78,9 @@ from coach_server.storage.journal import Journal
 DRAIN_NOTICE_S = 3.0
 RECONNECT_WITHIN_MS = 5000
 SWEEP_EVERY_S = 60.0
+COSTS_EVERY_S = 20.0
+# Embeddings that `CallEars` made ahead are there at once; others are not waited for.
+SECOND_LOOK_S = 0.01
 
 
 @dataclass(slots=True)
@@ -140,6 +144,7 @@ def build_app(settings: Settings, replacements: Replacements | None = None) -> w
     database = Database(settings.resolved_database_url, clock=clock)
     journal = Journal(database)
 
+    load_wordings()
     content = Content.load(settings.playbook_dir or settings.data_dir / "playbooks")
     prompts = Prompts.load(bundled("prompts"), outputs=SCHEMAS.keys())
     embedder = use.embedder or find_embedder()
@@ -147,7 +152,8 @@ def build_app(settings: Settings, replacements: Replacements | None = None) -> w
     governor = _governor(settings, clock)
     breaker = Breaker(clock)
     llm = use.llm or _llm(settings, clock)
-    offline = RulesCoach(content, detector)
+    offline = RulesCoach(content, detector, second_look_s=SECOND_LOOK_S)
+    ears = CallEars(detector, content.facts)
     timeout_s = settings.tip_timeout_ms / 1000
     models = {"tip": settings.openai_model, "analysis": settings.openai_model_analysis}
     written = LLMCoach(llm, prompts, models, offline, timeout_s) if llm is not None else None
@@ -172,7 +178,7 @@ def build_app(settings: Settings, replacements: Replacements | None = None) -> w
         clock=clock,
         store=store,
         coach=coach,
-        ears=CallEars(detector, content.facts),
+        ears=ears,
         publisher=sockets.publisher,
         governor=governor,
         bus=bus,
@@ -198,6 +204,7 @@ def build_app(settings: Settings, replacements: Replacements | None = None) -> w
         results.report,
         language=settings.default_language,
     )
+    day_costs = DayCosts(database, governor, clock)
     coaching = Coaching(settings, clock, node, database, sio, calls, jobs, store, bus)
 
     app = web.Application(
@@ -264,8 +271,9 @@ def build_app(settings: Settings, replacements: Replacements | None = None) -> w
             _around(lambda: _running_calls(calls)),
             _around(lambda: _task(jobs.run(), "jobs")),
             _around(lambda: transcriptions),
-            _around(lambda: _scheduled(coaching)),
-            _around(lambda: _first_looks(detector, llm, settings)),
+            _around(lambda: _scheduled(coaching, day_costs)),
+            _around(lambda: _task(ears.run(), "ears")),
+            _around(lambda: _asking_models(llm, settings)),
         )
     )
     app.on_shutdown.append(lambda _app: coaching.drain())
@@ -425,16 +433,19 @@ async def _running_calls(calls: Calls) -> AsyncIterator[None]:
 
 
 @asynccontextmanager
-async def _scheduled(coaching: Coaching) -> AsyncIterator[None]:
+async def _scheduled(coaching: Coaching, day_costs: DayCosts) -> AsyncIterator[None]:
     """Process-wide clockwork; each tick is claimed, so that one instance does it."""
     scheduler = AsyncIOScheduler(
         timezone="UTC", job_defaults={"misfire_grace_time": 30, "coalesce": True, "max_instances": 1}
     )
     scheduler.add_job(_sweep, "interval", seconds=SWEEP_EVERY_S, args=[coaching], id="stale calls")
+    scheduler.add_job(day_costs.sync, "interval", seconds=COSTS_EVERY_S, id="costs of the day")
+    await day_costs.sync()
     scheduler.start()
     try:
         yield
     finally:
+        await day_costs.sync()
         scheduler.shutdown(wait=False)
         await asyncio.sleep(0)  # noqa: ASYNC115 - APScheduler stops on the next turn of the loop
 
@@ -453,18 +464,14 @@ async def _sweep(coaching: Coaching) -> None:
 
 
 @asynccontextmanager
-async def _first_looks(detector: Detector, llm: LLM | None, settings: Settings) -> AsyncIterator[None]:
-    """What need not hold up the start: warming the embeddings, asking when models are shut down."""
-
-    async def look() -> None:
-        await detector.detect("hello", speaker=Speaker.CUSTOMER, language="en")  # loads the embeddings
-        if llm is not None:
-            await _warn_of_shutdowns(llm, settings)
-
-    async with _task(look(), "first looks"):
+async def _asking_models(llm: LLM | None, settings: Settings) -> AsyncIterator[None]:
+    """Ask in the background when models are shut down; at the end close the connection to their vendor."""
+    if llm is None:
         yield
-    if llm is not None:
-        await llm.close()
+        return
+    async with _task(_warn_of_shutdowns(llm, settings), "shutdown dates of models"):
+        yield
+    await llm.close()
 
 
 async def _warn_of_shutdowns(llm: LLM, settings: Settings) -> None:

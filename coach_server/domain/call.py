@@ -87,6 +87,8 @@ class CallState(StrEnum):
     ENDED = "ENDED"
 
 
+# After a clear no these show that the customer talks on: the coach may coach again.
+_ENGAGED = frozenset({Signal.BUYING, Signal.PAIN, Signal.QUESTION_OPEN, Signal.QUESTION_CLOSED})
 _RESTING = (CallState.WARMUP, CallState.WAITING, CallState.DISPLAYING)
 _CAPTURING = (CallState.CAPTURING_AGENT, CallState.CAPTURING_CUSTOMER)
 
@@ -230,7 +232,7 @@ class CallCoach:
     def _weigh(self, objections: tuple[Objection, ...], signals: tuple[Signal, ...]) -> None:
         if Signal.REFUSAL in signals:
             self.refused = True
-        elif Signal.BUYING in signals:
+        elif _ENGAGED & set(signals):
             self.refused = False
         if objections or {Signal.BUYING, Signal.REFUSAL, Signal.POSTPONE, Signal.PAIN} & set(signals):
             self.noteworthy = True

@@ -133,7 +133,8 @@ class CostGovernor:
     """The caps of the whole server. `models` maps a prompt's role to a model (an unlisted role gets the cheap
     one); a cap of 0 is no cap.
 
-    Day sums belong to this process: with several instances each keeps its own. Days are UTC.
+    Days are UTC. `today` is what this process spent; `elsewhere_pico_usd` what others did, or this one before
+    its restart, as `services.day_costs` learns it from the database.
     """
 
     prices: Prices
@@ -143,6 +144,7 @@ class CostGovernor:
     cap_day_usd: float
     clock: Clock
     soft_share: float = SOFT_SHARE
+    elsewhere_pico_usd: int = 0
     _day: int = 0
     _today: Spent = field(default_factory=Spent)
     _by_model: dict[str, Spent] = field(default_factory=dict)
@@ -162,14 +164,15 @@ class CostGovernor:
     def today(self) -> Spent:
         day = int(self.clock.now() // _DAY_S)
         if day != self._day:
-            self._day, self._today = day, Spent()
+            self._day, self._today, self.elsewhere_pico_usd = day, Spent(), 0
         return self._today
 
     def spending(self, call: Spent) -> Spending:
         """What a conversation that has spent this much may still use."""
+        day = self.today.pico_usd + self.elsewhere_pico_usd
         shares = [
-            spent.pico_usd / (cap * PICO_PER_USD)
-            for spent, cap in ((call, self.cap_call_usd), (self.today, self.cap_day_usd))
+            spent / (cap * PICO_PER_USD)
+            for spent, cap in ((call.pico_usd, self.cap_call_usd), (day, self.cap_day_usd))
             if cap > 0
         ]
         share = max(shares, default=0.0)
@@ -189,15 +192,6 @@ class CostGovernor:
     def totals(self) -> dict[str, Spent]:
         """Sums since the start by model, for /metrics."""
         return dict(self._by_model)
-
-    def to_dict(self) -> dict[str, Any]:
-        """Today's sums, so that a restart does not open a new purse."""
-        return {"day": self._day, "today": self.today.to_dict()}
-
-    def restore(self, state: Mapping[str, Any]) -> None:
-        today = state.get("today")
-        if isinstance(today, Mapping):
-            self._day, self._today = _count(state.get("day")), Spent.from_dict(today)
 
 
 class Meter:

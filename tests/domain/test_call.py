@@ -511,13 +511,16 @@ def test_after_conversion_no_tip_goes_back() -> None:
     assert call.shown[-1][1].tip.stage is Stage.CONVERSION
 
 
-def test_a_clear_no_is_told_to_the_coach_until_the_customer_warms_up() -> None:
+def test_a_clear_no_is_told_to_the_coach_until_the_customer_talks_on() -> None:
     call = Call()
     call.say(CUSTOMER, "no thanks", Detection(signals=(Signal.REFUSAL,)))
     call.do(NextTipWanted("a"))
     assert call.asked[-1][1].refused
-    call.say(CUSTOMER, "well, send me a quote", Detection(signals=(Signal.BUYING,)))
+    call.say(CUSTOMER, "we are fine, really")
     call.do(NextTipWanted("b"))
+    assert call.asked[-1][1].refused
+    call.say(CUSTOMER, "well, what would it cost?", Detection(signals=(Signal.QUESTION_OPEN,)))
+    call.do(NextTipWanted("c"))
     assert not call.asked[-1][1].refused
 
 
