@@ -116,8 +116,9 @@ def _context(data: dict[str, Any]) -> tuple[str, ...]:
     if isinstance(value, str):
         return (value,) if value.strip() else ()
     if isinstance(value, list):
-        texts = [item.get("text") if isinstance(item, dict) else item for item in value]
-        if all(isinstance(text, str) for text in texts):
+        items = [item.get("text") if isinstance(item, dict) else item for item in value]
+        texts = [item for item in items if isinstance(item, str)]
+        if len(texts) == len(items):
             return tuple(text for text in texts if text.strip())
     raise Invalid("context: a text or a list of texts is needed")
 

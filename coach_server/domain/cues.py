@@ -68,8 +68,11 @@ class Finding:
 
 @dataclass(frozen=True, slots=True)
 class Words:
-    """A text cut into words. `forms[i]` are the spellings word i may be looked up by; `pause[i]` is
-    what stands before it: 0 nothing, 1 a comma, 2 the end of a sentence; `question[i]`: its sentence ends in `?`."""
+    """A text cut into words.
+
+    `forms[i]`: the spellings word i may be looked up by. `pause[i]`: what stands before it: 0 nothing, 1 a
+    comma, 2 the end of a sentence. `question[i]`: its sentence ends in a question mark.
+    """
 
     text: str
     forms: tuple[tuple[str, ...], ...]

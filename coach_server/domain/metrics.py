@@ -1,4 +1,4 @@
-"""How a call was conducted, in figures: who talked, how long at a stretch, how fast, and what the agent asked."""
+"""How a call was conducted, in figures: who talked, how long, how fast, and what the agent asked."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from coach_server.domain.questions import questions
 from coach_server.domain.transcript import Speaker, Utterance
 
 _SENTENCE = re.compile(r"[^.!?…\n]+[.!?…]*")
-# Faster than anyone speaks, slower than anyone sells: a pace outside comes from odd time stamps, not from speech.
+# A pace outside comes from odd time stamps, not from speech.
 _PACE_WORDS = (40.0, 320.0)
 _MIN_TIMED_WORDS = 20
 
@@ -22,8 +22,8 @@ QuestionClassifier = Callable[[str], Iterable[Signal]]
 @dataclass(frozen=True, slots=True)
 class Conduct:
     """`agent_share`: 0..1, the agent's part of all words, None before anyone spoke. `longest_monologue_words`
-    and `_s`: the agent's longest stretch without a word of the customer. `pace_wpm`: the agent's words a minute,
-    None where the times do not tell."""
+    and `_s`: the agent's longest stretch without a word of the customer. `pace_wpm`: the agent's words a
+    minute, None where the times do not tell."""
 
     agent_share: float | None
     agent_words: int
@@ -42,7 +42,7 @@ class Conduct:
 def conduct(
     utterances: Sequence[Utterance], cues: Cues | None = None, *, classify: QuestionClassifier | None = None
 ) -> Conduct:
-    """Figures over utterances in order. Questions are told by `classify` (text of one sentence to signals) or by
+    """Figures over utterances in order. Questions are told by `classify` (one sentence to its signals) or by
     the `cues` of the call's language; with neither, by the question mark alone, as closed."""
     agent = sum(count_words(u.text) for u in utterances if u.speaker is Speaker.AGENT)
     customer = sum(count_words(u.text) for u in utterances if u.speaker is Speaker.CUSTOMER)
@@ -87,7 +87,7 @@ def _stretches(utterances: Sequence[Utterance]) -> Iterable[tuple[int, float]]:
 
 
 def _end(utterance: Utterance) -> float:
-    """A final segment reaches us when it is over, so the later of the two times is the best guess of its end."""
+    """A final segment reaches us when it is over, so the later time is the best guess of its end."""
     return max(utterance.said_at, utterance.heard_at)
 
 

@@ -1,9 +1,10 @@
 """The trained head: from a sentence's embedding and what the rules found to how likely each finding is.
 
-Kernel ridge regression over the labelled sentences: a new sentence is compared with each of them (squared cosine
-kernel, the same words counting for more when the same party speaks), the rules' findings add a linear part, and a
-logistic curve a label turns the score into a probability. `training/train.py` makes it with the functions here,
-so that training and use cannot drift apart.
+Kernel ridge regression over the labelled sentences: a new sentence is compared with each of them (squared
+cosine kernel; likeness counts only between sentences of the same party), and a logistic curve turns the
+score into a probability. A finding of the rules then adds its weight to the odds. The regression never saw
+the rules: they were written by those who wrote the sentences, fit these too well, and it would learn to do
+nothing without them.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,7 +24,7 @@ from coach_server.domain.tip import Stage
 from coach_server.domain.transcript import Speaker
 from coach_server.errors import ConfigError
 
-FORMAT = 2
+FORMAT = 3
 STAGES = tuple(str(s) for s in Stage)
 OBJECTIONS = tuple(str(o) for o in Objection)
 SIGNALS = tuple(str(s) for s in Signal)
@@ -30,6 +32,9 @@ LABELS = (*STAGES, *OBJECTIONS, *SIGNALS)
 CUSTOMER_ONLY = frozenset(
     (*OBJECTIONS, *(str(s) for s in (Signal.BUYING, Signal.REFUSAL, Signal.POSTPONE, Signal.PAIN)))
 )
+# What a rule of full strength adds to the log odds. A rule alone carries a finding unless the embedding is
+# firmly against it; for the stage, where one must win, it only tips the balance.
+RULE_WEIGHT, RULE_WEIGHT_STAGE = 3.0, 1.5
 _PLACE = {label: i for i, label in enumerate(LABELS)}
 
 Matrix = NDArray[np.float32]
@@ -37,15 +42,14 @@ Matrix = NDArray[np.float32]
 
 @dataclass(frozen=True, slots=True)
 class Head:
-    """`vectors`: (sentences, dimensions), centred by `mean` and of length one, of those in `signs` (+1 customer,
-    -1 seller); `alpha`: (sentences, labels); `rules`: (labels, labels); `bias`, `slope`, `offset`: (labels,).
-    `data_hash` names the labelled sentences it was trained on."""
+    """`vectors`: (sentences, dimensions), centred by `mean` and of length one; `signs`: (sentences,), +1
+    customer, -1 seller; `alpha`: (sentences, labels); `bias`, `slope`, `offset`: (labels,). `data_hash` names
+    the labelled sentences it was trained on."""
 
     mean: Matrix
     vectors: Matrix
     signs: Matrix
     alpha: Matrix
-    rules: Matrix
     bias: Matrix
     slope: Matrix
     offset: Matrix
@@ -61,8 +65,8 @@ class Head:
     ) -> Matrix:
         """(n, dimensions) embeddings -> (n, labels) in the order of LABELS."""
         likeness = kernel(centre(embeddings, self.mean), signs, self.vectors, self.signs)
-        scores = likeness @ self.alpha + rule_rows(findings) @ self.rules + self.bias
-        return np.asarray(logistic(scores * self.slope + self.offset), dtype=np.float32)
+        odds = (likeness @ self.alpha + self.bias) * self.slope + self.offset
+        return np.asarray(logistic(odds + rule_odds(findings)), dtype=np.float32)
 
     def save(self, path: Path) -> None:
         facts = {
@@ -77,7 +81,6 @@ class Head:
             vectors=self.vectors.astype(np.float16),
             signs=self.signs.astype(np.int8),
             alpha=self.alpha.astype(np.float16),
-            rules=self.rules,
             bias=self.bias,
             slope=self.slope,
             offset=self.offset,
@@ -92,11 +95,12 @@ class Head:
                 facts = json.loads(str(data["facts"]))
                 if facts.get("format") != FORMAT or tuple(facts.get("labels", ())) != LABELS:
                     raise ConfigError(f"{path.name}: of another version; run `python -m training.train`")
-                names = ("mean", "vectors", "signs", "alpha", "rules", "bias", "slope", "offset")
+                names = ("mean", "vectors", "signs", "alpha", "bias", "slope", "offset")
                 parts = [data[name].astype(np.float32) for name in names]
         except (OSError, ValueError, KeyError) as fault:
             raise ConfigError(f"{path.name}: not a trained head ({fault})") from fault
-        return cls(*parts, facts["thresholds"], facts["data_hash"])
+        mean, vectors, signs, alpha, bias, slope, offset = parts
+        return cls(mean, vectors, signs, alpha, bias, slope, offset, facts["thresholds"], facts["data_hash"])
 
 
 def centre(embeddings: Matrix, mean: Matrix) -> Matrix:
@@ -112,13 +116,14 @@ def kernel(left: Matrix, left_signs: Matrix, right: Matrix, right_signs: Matrix)
     return np.asarray((1.0 + left @ right.T) ** 2 / 2.0 * same_speaker, dtype=np.float32)
 
 
-def rule_rows(findings: Sequence[Sequence[Finding]]) -> Matrix:
-    """(n, labels): the strength of each of the rules' findings."""
+def rule_odds(findings: Sequence[Sequence[Finding]]) -> Matrix:
+    """(n, labels): what the rules' findings add to the log odds."""
     rows = np.zeros((len(findings), len(LABELS)), dtype=np.float32)
     for row, found in zip(rows, findings, strict=True):
         for finding in found:
             if finding.name in _PLACE:
-                row[_PLACE[finding.name]] = finding.strength
+                weight = RULE_WEIGHT_STAGE if finding.name in STAGES else RULE_WEIGHT
+                row[_PLACE[finding.name]] = finding.strength * weight
     return rows
 
 
@@ -126,5 +131,5 @@ def signs_of(speakers: Sequence[Speaker]) -> Matrix:
     return np.array([1.0 if s is Speaker.CUSTOMER else -1.0 for s in speakers], dtype=np.float32)
 
 
-def logistic(scores: NDArray[np.floating]) -> NDArray[np.floating]:
-    return 1.0 / (1.0 + np.exp(-np.clip(scores, -30.0, 30.0)))
+def logistic(odds: NDArray[Any]) -> NDArray[Any]:
+    return np.asarray(1.0 / (1.0 + np.exp(-np.clip(odds, -30.0, 30.0))))

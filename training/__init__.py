@@ -1,0 +1,1 @@
+"""The labelled sentences the detector learned from, and what trains and measures it."""
