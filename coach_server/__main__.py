@@ -10,12 +10,11 @@ from aiohttp import web
 from loguru import logger
 
 from coach_server import __version__
+from coach_server.api.http_runner import HttpRunner
 from coach_server.app import COACHING, build_app
 from coach_server.errors import CoachError, ConfigError
 from coach_server.logs import set_up
 from coach_server.settings import Settings, load_settings, with_generated_key
-
-KEEP_ALIVE_S = 310.0  # longer than the load balancer's idle time-out, or it answers 502 now and then
 
 
 def main() -> int:
@@ -66,11 +65,11 @@ async def serve(settings: Settings) -> None:
             loop.add_signal_handler(number, stop.set)
         except NotImplementedError:  # Windows
             signal.signal(number, lambda *_: loop.call_soon_threadsafe(stop.set))
-    runner = web.AppRunner(
+    runner = HttpRunner(
         app,
+        clock=app[COACHING].clock,
         handle_signals=False,
         access_log=None,
-        keepalive_timeout=KEEP_ALIVE_S,
         shutdown_timeout=3.0,
         lingering_time=1.0,
     )
