@@ -26,8 +26,8 @@ class Origins:
         self._exact = frozenset(settings.cors_origin)
         self._any = "*" in self._exact and not settings.is_production
         self._open = not self._exact and not settings.is_production
-        own = (f"http://localhost:{settings.port}", f"http://127.0.0.1:{settings.port}")
-        self._own = frozenset(own)
+        hosts = () if settings.is_production else ("localhost", "127.0.0.1")
+        self._own = frozenset(f"http://{host}:{settings.port}" for host in hosts)
 
     def allows(self, origin: str | None) -> bool:
         """A request without an Origin does not come from a browser's page."""

@@ -45,7 +45,7 @@ from coach_server.services.figures import Figures
 from coach_server.services.live import Alarm
 from coach_server.storage.conversations import NewConversation
 
-STORE_WAIT_S = 2.0
+STORE_WAIT_S = 0.6  # a start is acknowledged within a second, also while the database is away
 RELEASE_WAIT_S = 3.0
 RENEW_EVERY_S = LEASE_S / 3
 _ID = re.compile(r"[A-Za-z0-9_-]{1,64}")
