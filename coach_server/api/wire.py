@@ -10,7 +10,16 @@ import re
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal, TypeVar
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, field_validator
+import orjson
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    ValidationError,
+    field_validator,
+)
 
 from coach_server.domain.events import Mode
 from coach_server.domain.tip import Stage, Verbosity
@@ -31,8 +40,31 @@ def _cleaned(value: object) -> object:
     return clean(value) if isinstance(value, str) else value
 
 
-Text = Annotated[str, BeforeValidator(_cleaned)]
-Id = Annotated[str, Field(min_length=1, max_length=128)]
+def _cleaned_json(value: object) -> object:
+    """JSON with every text cleaned, names too. Binary attachments are no JSON."""
+    match value:
+        case str():
+            return clean(value)
+        case dict():
+            return {clean(str(name)): _cleaned_json(item) for name, item in value.items()}
+        case list():
+            return [_cleaned_json(item) for item in value]
+        case None | bool() | int() | float():
+            return value
+    raise ValueError("must be JSON")
+
+
+def _plain(value: str) -> str:
+    """An id is compared and stored as it is, so it is refused and not cleaned."""
+    if _CONTROL.search(value):
+        raise ValueError("must not hold control characters")
+    return value
+
+
+# Strict: a binary attachment in the place of a text would otherwise be decoded, uncleaned.
+Text = Annotated[str, Field(strict=True), BeforeValidator(_cleaned)]
+Plain = Annotated[str, Field(strict=True), AfterValidator(_plain)]
+Id = Annotated[Plain, Field(min_length=1, max_length=128)]
 StreamId = Annotated[str, Field(pattern=r"^[A-Za-z0-9_.:-]{1,128}$")]
 Millis = Annotated[float, Field(ge=0, le=MAX_TIME_MS, allow_inf_nan=False)]
 Language = Literal["en", "nl", "he"]
@@ -90,10 +122,19 @@ class StartConversation(Inbound):
     def _plain_consent(cls, value: object) -> object:
         return {"given": value} if isinstance(value, bool) else value
 
+    @field_validator("metadata", mode="before")
+    @classmethod
+    def _clean_metadata(cls, value: object) -> object:
+        return _cleaned_json(value)
+
     @field_validator("metadata")
     @classmethod
     def _bounded(cls, value: dict[str, Any] | None) -> dict[str, Any] | None:
-        if value is not None and len(repr(value)) > MAX_METADATA_BYTES:
+        try:
+            size = len(orjson.dumps(value))
+        except TypeError:
+            raise ValueError("must be JSON") from None
+        if size > MAX_METADATA_BYTES:
             raise ValueError(f"must not be larger than {MAX_METADATA_BYTES} bytes")
         return value
 
