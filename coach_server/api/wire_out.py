@@ -307,7 +307,8 @@ class ErrorTold(Outbound):
     message: str
     """A sentence for people."""
     code: ErrorCode
-    """Which step failed."""
+    """Which step failed; SERVICE_UNAVAILABLE, INVALID_AUDIO_DATA, INVALID_AUDIO_TYPE and TRANSCRIPTION_ERROR
+    say themselves what is the matter."""
     timestamp: Millis
     reason: str = LEFT_OUT
     """Why: the same codes as `code` of a refused ack."""

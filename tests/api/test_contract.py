@@ -348,7 +348,11 @@ async def test_what_audio_is_answered_with_is_as_documented(tmp_path: Path) -> N
             await client.wait_for("TRANSCRIPTION_RESULT")
             await client.ask("END_TRANSCRIPTION", stream)
             await client.send("END_TRANSCRIPTION", stream)
-            await client.wait_for("ERROR")
+            assert (await client.wait_for("ERROR"))["code"] == "END_TRANSCRIPTION_ERROR"
+            await client.send("AUDIO_CHUNK", {**stream, "chunk": 5})
+            assert (await client.wait_for("ERROR", 2))["code"] == "INVALID_AUDIO_TYPE"
+            await client.send("AUDIO_CHUNK", {**stream, "chunk": "%"})
+            assert (await client.wait_for("ERROR", 3))["code"] == "INVALID_AUDIO_DATA"
             told = client.check()
             await client.close()
             assert told == {
@@ -363,6 +367,19 @@ async def test_what_audio_is_answered_with_is_as_documented(tmp_path: Path) -> N
                 status, answer = await server.post(path, body)
                 assert status == 200, answer
                 model.model_validate(answer)
+
+
+async def test_without_a_speech_vendor_a_start_is_told_that_the_service_is_not_there(tmp_path: Path) -> None:
+    async with serving(tmp_path) as server:
+        client = Checked()
+        await client.connect(server)
+        await client.send("START_TRANSCRIPTION", {"sessionId": "s-1"})
+        assert (await client.wait_for("ERROR"))["code"] == "SERVICE_UNAVAILABLE"
+        assert (await client.ask("START_TRANSCRIPTION", {"sessionId": "s-1"}))[
+            "code"
+        ] == "SERVICE_UNAVAILABLE"
+        client.check()
+        await client.close()
 
 
 async def test_a_drain_is_told_as_documented(tmp_path: Path) -> None:
