@@ -220,7 +220,7 @@ def test_only_loopback_addresses_are_this_machine(address: str, allowed: bool) -
 
 @pytest.mark.parametrize("values", [{"APP_ENV": "production"}, {"TRUST_PROXY": "true"}], ids=str)
 async def test_a_server_in_production_or_behind_a_proxy_hands_out_no_token(
-    tmp_path: Path, values: dict[str, str]
+    tmp_path: Path, values: dict[str, Any]
 ) -> None:
     async with serving(tmp_path, **values) as server:
         status, _, page = await get(server, "/", Host=f"localhost:{server.port}")

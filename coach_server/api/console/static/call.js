@@ -8,6 +8,7 @@ import { freshId } from "./dom.js";
 import { Outbox, pause } from "./outbox.js";
 
 const ANSWER_MS = 6000;
+const LONGEST_WAIT_MS = 6000; // a person rather hears why than looks at nothing
 const KINDS = {
   AI_TIP: "tip",
   TIP_UPDATED: "tip-updated",
@@ -131,7 +132,7 @@ export class LiveCall extends EventTarget {
 
   // --- what a client may ask
 
-  /** Start the call. Sent again until answered: the idempotency key makes it one call. Rejects with the refusal. */
+  /** Start the call. Sent again until answered: the idempotency key makes it one call. Rejects when it is refused. */
   async start(wish) {
     const whole = { ...wish, idempotencyKey: freshId() };
     for (;;) {
@@ -142,7 +143,7 @@ export class LiveCall extends EventTarget {
         this.adopt(ack);
         return ack;
       }
-      if (ack && !ack.retryable) throw Object.assign(new Error(ack.message), ack);
+      if (ack && (!ack.retryable || ack.retryAfterMs > LONGEST_WAIT_MS)) throw new Error(ack.message);
       await pause(ack?.retryAfterMs ?? 800);
     }
   }

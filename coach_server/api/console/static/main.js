@@ -205,6 +205,7 @@ function follow(mine) {
   on("connection", connection);
   on("started", () => {
     phase("live");
+    byId("settings").open = matchMedia("(min-width: 40.01rem)").matches;
     modeHint();
     tickClock();
     byId("coach").focus({ preventScroll: true });
