@@ -69,6 +69,8 @@ from coach_server.services.live import Alarm, Inbox
 
 PROBE_S = 2.0
 LINGER_S = 600.0
+# A database that is away must not keep the agent from tips, nor a new call from starting.
+TELL_WITHIN_S = 0.5
 TIP_BURST = 20
 TIPS_PER_S = 30 / 60
 
@@ -550,13 +552,20 @@ class LiveCall:
     # --- telling and keeping
 
     def _emit(self, name: str, payload: dict[str, Any]) -> None:
-        """Number an event and tell it once it is on disk."""
+        """Number an event and tell it once it is on disk, or when the disk takes too long."""
         event = self._outbox.number(name, payload, self._tools.clock.now())
         if self._the_card.stores_text:
             stored = self._tools.store.keep_event(self._snapshot(), event.seq, name, payload, event.at)
             note_when_stored(event, stored, self._inbox.nudge)
+            self._tools.alarm.set(event.at + TELL_WITHIN_S, lambda: self._tell_now(event))
         else:
             self._outbox.remember(event)
+            event.ready = True
+            self._inbox.nudge()
+
+    def _tell_now(self, event: Outgoing) -> None:
+        if not event.ready:
+            self._log.warning("An event is told before it is stored", seq=event.seq)
             event.ready = True
             self._inbox.nudge()
 
