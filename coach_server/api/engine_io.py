@@ -6,6 +6,7 @@ Handshake, long polling and the upgrade stay with python-engineio, whose server 
 from __future__ import annotations
 
 import asyncio
+import functools
 import heapq
 import itertools
 from collections import Counter
@@ -100,8 +101,18 @@ class CoachEngine(engineio.AsyncServer):  # type: ignore[misc]  # python-enginei
         return headers
 
     def _environ(self, request: web.Request) -> dict[str, Any]:
-        environ: dict[str, Any] = library_driver.translate_request(request)
-        environ["REMOTE_ADDR"] = self.address_of(request)
+        # Kept as long as the connection, so it holds what handlers and the library read, under shared names.
+        environ: dict[str, Any] = {
+            "aiohttp.request": request,
+            "REQUEST_METHOD": request.method,
+            "QUERY_STRING": request.query_string,
+            "PATH_INFO": request.path,
+            "REMOTE_ADDR": self.address_of(request),
+            "wsgi.url_scheme": request.scheme,
+        }
+        for name, value in request.headers.items():
+            key = _environ_name(name)
+            environ[key] = f"{environ[key]},{value}" if key in environ else value
         return environ
 
     def address_of(self, request: web.Request) -> str:
@@ -253,3 +264,9 @@ class CoachEngine(engineio.AsyncServer):  # type: ignore[misc]  # python-enginei
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
+
+
+@functools.lru_cache(maxsize=512)
+def _environ_name(header: str) -> str:
+    name = header.upper().replace("-", "_")
+    return name if name in ("CONTENT_TYPE", "CONTENT_LENGTH") else f"HTTP_{name}"

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import random
-import string
 
 import aiohttp
 import pytest
 
 from coach_server.testing import ManualClock
+from tests.api.attacks import random_request
 from tests.api.engine_harness import ALLOWED, DRIVERS, Driver, serve, until
 
 
@@ -119,40 +119,19 @@ async def test_a_broken_websocket_handshake_gets_a_400_and_leaves_no_socket(
         assert not served.server.eio.sockets
 
 
-async def test_random_requests_never_meet_a_server_error(driver: Driver) -> None:
+async def test_random_requests_never_meet_a_server_error_nor_a_parsers_words(driver: Driver) -> None:
     chance = random.Random(4)
     async with serve(driver, max_sockets_per_ip=20) as served:
         for _ in range(130):
             reader, writer = await asyncio.open_connection("127.0.0.1", served.port)
             writer.write(random_request(chance))
-            writer.write_eof()
-            answer = await asyncio.wait_for(reader.read(), 10)
+            status = await asyncio.wait_for(reader.readline(), 10)
+            assert status[9:10] in (b"2", b"4"), status
+            if status.startswith(b"HTTP/1.0 400"):
+                assert (await reader.read()).endswith(b"\r\n\r\nBad request")
             writer.close()
-            assert not answer.startswith(b"HTTP/1.1 5"), answer
-            assert b"Traceback" not in answer
         assert not [line for line in served.log if line.startswith("ERROR")]
-
-
-def random_request(chance: random.Random) -> bytes:
-    method = chance.choice(["GET", "POST", "OPTIONS", "PUT", "HEAD", "DELETE", "BREW"])
-    query = "&".join(
-        f"{chance.choice(['EIO', 'transport', 'sid', 'j', 't', 'd'])}="
-        f"{chance.choice(['4', '3', 'polling', 'websocket', '%00', '%zz', 'x' * 300, ''])}"
-        for _ in range(chance.randrange(6))
-    )
-    headers = [f"Host: {chance.choice(['x', '', 'a b'])}", "Connection: close"]
-    if chance.random() < 0.4:
-        headers.append(f"Origin: {chance.choice(['null', ALLOWED, 'x' * 2000])}")
-    if chance.random() < 0.4:
-        headers += ["Upgrade: websocket", f"Sec-WebSocket-Key: {chance.choice(['', 'x', 'A' * 24])}"]
-    body = "".join(chance.choices(string.printable, k=chance.randrange(60))).encode()
-    if chance.random() < 0.6:
-        headers.append(f"Content-Length: {chance.choice([len(body), 0, 10**30, -1, 'x'])}")
-    return (
-        f"{method} /socket.io/?{query} HTTP/1.1\r\n".encode()
-        + "\r\n".join(headers).encode()
-        + (b"\r\n\r\n" + body)
-    )
+        assert served.log and all(len(line) <= 400 for line in served.log)
 
 
 async def test_a_request_head_that_never_ends_is_cut(driver: Driver) -> None:
