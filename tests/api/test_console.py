@@ -6,6 +6,7 @@ import asyncio
 import json
 import re
 from collections.abc import AsyncIterator
+from enum import StrEnum
 from pathlib import Path
 from typing import Any
 
@@ -18,13 +19,18 @@ from multidict import CIMultiDict
 from coach_server.api.auth import is_at_this_machine
 from coach_server.api.console.assets import Assets
 from coach_server.api.console.page import Console, content_security_policy
-from coach_server.api.console.strings import load_strings
+from coach_server.api.console.strings import FOLDER, load_strings
 from coach_server.clock import SystemClock
+from coach_server.domain.debrief import Aftermath, Met
+from coach_server.domain.detection import Objection
+from coach_server.domain.ledger import Fate
+from coach_server.domain.tip import Label, Source, Stage, Trigger
 from coach_server.errors import ConfigError
 from coach_server.services.access import Gate, Role
 from coach_server.services.content import Content
 from tests.serving import KEY, Server, serving
 
+HERE = FOLDER.parent
 MODULES = ("analysis", "call", "demo", "dom", "main", "outbox", "tips", "transcript", "words")
 
 
@@ -107,6 +113,77 @@ def test_a_language_that_differs_from_english_is_named(tmp_path: Path, text: str
     with pytest.raises(ConfigError, match=r"xx\.toml") as caught:
         load_strings(tmp_path)
     assert caught.value.field == field
+
+
+CLOSED_SETS: dict[str, type[StrEnum]] = {
+    "stages": Stage,
+    "labels": Label,
+    "label_hints": Label,
+    "triggers": Trigger,
+    "sources": Source,
+    "objections": Objection,
+    "met": Met,
+    "aftermath": Aftermath,
+    "fates": Fate,
+}
+
+
+@pytest.mark.parametrize("section", CLOSED_SETS)
+def test_every_word_the_server_may_send_has_a_text(section: str) -> None:
+    texts = load_strings()["en"].table[section]
+    assert set(texts) == {member.value for member in CLOSED_SETS[section]}
+
+
+def test_every_text_the_modules_ask_for_exists() -> None:
+    known = {f"{section}.{name}" for section, texts in load_strings()["en"].table.items() for name in texts}
+    asked: set[str] = set()
+    for path in (HERE / "static").glob("*.js"):
+        asked |= set(re.findall(r'"([a-z_]+\.[a-z_]+)"', path.read_text(encoding="utf-8")))
+    assert len(asked) > 40
+    assert asked <= known
+
+
+def colours(scheme: str) -> dict[str, tuple[float, float, float]]:
+    css = (HERE / "static" / "console.css").read_text(encoding="utf-8")
+    blocks = re.findall(r":root \{(.*?)\}", css, re.S)
+    found = dict(
+        re.findall(r"--([\w-]+): #([0-9a-f]{6})", blocks[0] + (blocks[1] if scheme == "dark" else ""))
+    )
+    return {
+        name: (int(code[0:2], 16) / 255, int(code[2:4], 16) / 255, int(code[4:6], 16) / 255)
+        for name, code in found.items()
+    }
+
+
+def contrast(one: tuple[float, float, float], other: tuple[float, float, float]) -> float:
+    """WCAG 2.2: the ratio of the relative luminances."""
+
+    def luminance(colour: tuple[float, float, float]) -> float:
+        red, green, blue = (c / 12.92 if c <= 0.04045 else ((c + 0.055) / 1.055) ** 2.4 for c in colour)
+        return 0.2126 * red + 0.7152 * green + 0.0722 * blue
+
+    high, low = sorted((luminance(one), luminance(other)), reverse=True)
+    return (high + 0.05) / (low + 0.05)
+
+
+READ_ON = {
+    "ink": ("paper", "surface", "sunken", "teal-soft", "amber-soft", "mark"),
+    "muted": ("paper", "surface", "sunken", "teal-soft", "amber-soft"),
+    "teal": ("paper", "surface", "teal-soft"),
+    "on-teal": ("teal",),
+    "amber": ("surface", "amber-soft"),
+    "red": ("surface", "red-soft"),
+    "green": ("surface", "green-soft"),
+}
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_text_stands_out_from_what_it_stands_on(scheme: str) -> None:
+    palette = colours(scheme)
+    for text, grounds in READ_ON.items():
+        for ground in grounds:
+            assert contrast(palette[text], palette[ground]) >= 4.5, (text, ground)
+    assert contrast(palette["line-strong"], palette["surface"]) >= 3, "the edge of a button or a field"
 
 
 # --- the policy

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import re
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -284,6 +285,17 @@ async def test_a_second_call_starts_with_a_clean_page(server: Server) -> None:
         await console.utter("caller", "How much is it?")
         await console.wait_for_tips(1)
         assert console.complaints == []
+
+
+async def test_leaving_the_page_ends_the_call(server: Server) -> None:
+    async with browsing() as context:
+        console = await opened(context, server)
+        await console.talk()
+        assert server.coaching.calls.active == 1
+        await console.page.goto(f"http://localhost:{server.port}/health")
+        async with asyncio.timeout(10):
+            while (await server.get("/health"))[1]["activeConversations"]:
+                pass  # each look is a request: the server has time to hear of it
 
 
 async def test_a_call_that_was_refused_says_why(tmp_path: Path) -> None:

@@ -186,6 +186,14 @@ export class LiveCall extends EventTarget {
     return this.ask("END_CONVERSATION");
   }
 
+  /** The page goes away: end the call as far as that still gets through. */
+  leave() {
+    if (this.id !== null && this.socket.connected) {
+      this.socket.emit("END_CONVERSATION", { conversationId: this.id });
+    }
+    this.close();
+  }
+
   close() {
     this.over = true;
     this.outbox.close();

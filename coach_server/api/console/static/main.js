@@ -15,6 +15,7 @@ const SHORTEST_INTERVAL_MS = 1500;
 const TALK_INTERVAL_MS = 10000;
 const AFTER_THE_SCRIPT_MS = 1500;
 const HINT_EVERY_MS = 900;
+const RESUMED_SHOWN_MS = 6000;
 const KEY = "coach-credential";
 
 const options = byId("options").elements;
@@ -29,6 +30,7 @@ let muted = false;
 let joined = false;
 let hinted = 0;
 let ticking = null;
+let calmed = null;
 
 // --- coming in
 
@@ -112,6 +114,7 @@ function connection({ state, missed, recovered }) {
   const shown = byId("connection");
   if (state === "refused") return refused();
   if (state === "failed") {
+    clearTimeout(calmed);
     shown.dataset.state = "lost";
     byId("connection-text").textContent = say("connection.lost");
     if (call?.id === null) stuck(say("connection.blocked", { origin: location.origin }));
@@ -122,6 +125,8 @@ function connection({ state, missed, recovered }) {
   const text = state !== "resumed" ? say(`connection.${state}`)
     : recovered ? say("connection.resumed", { count: missed }) : say("connection.resumed_new");
   byId("connection-text").textContent = text;
+  clearTimeout(calmed);
+  if (state === "resumed") calmed = setTimeout(() => connection({ state: "connected" }), RESUMED_SHOWN_MS);
   if (state === "connected" || state === "resumed") notice("");
   return undefined;
 }
@@ -403,6 +408,9 @@ byId("again").addEventListener("click", () => {
   phase("idle");
   byId("play").focus();
 });
+
+// Whoever leaves the page has left the call; an hour of silence would end it too.
+addEventListener("pagehide", () => call?.leave());
 
 // --- once
 
