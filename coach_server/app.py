@@ -25,7 +25,7 @@ from coach_server.api.auth import Origins
 from coach_server.api.call_events import CallEvents
 from coach_server.api.console.page import Console
 from coach_server.api.engine import CoachSocketServer, EngineOptions, build_socket_server
-from coach_server.api.http import Rest, error_middleware, security_middleware
+from coach_server.api.http import Rest, error_middleware, hide_library, security_middleware
 from coach_server.api.metrics import Sources, registry
 from coach_server.api.rest_calls import RestCalls
 from coach_server.api.rest_ops import RestOps
@@ -217,6 +217,7 @@ def build_app(settings: Settings, replacements: Replacements | None = None) -> w
         client_max_size=2_000_000,
     )
     app[COACHING] = coaching
+    app.on_response_prepare.append(hide_library)
     sio.attach(app)
     CallEvents(sockets, calls, content, clock).register()
     AudioEvents(sockets, transcriptions, clock).register()

@@ -141,6 +141,11 @@ def _error(request: web.Request, error: CoachError) -> web.Response:
     return json_response(body, status=error.status)
 
 
+async def hide_library(_request: web.Request, response: web.StreamResponse) -> None:
+    """Signal `on_response_prepare`: otherwise every answer names the HTTP library and its version."""
+    response.headers["Server"] = "coach-server"
+
+
 def security_middleware(
     origins: Origins, *, production: bool, trusts_proxy: bool
 ) -> Callable[..., Awaitable[web.StreamResponse]]:
