@@ -1,13 +1,14 @@
 """What a live call keeps, and how it is found again: the only bridge between calls and the tables.
 
-Writes are handed to the journal without waiting. Utterances that could not be written are held and tried
-again with the next write, so that an outage of the database silences nobody and loses nothing that can still
+Writes are handed to the journal without waiting. What could not be written is held and tried again as soon as
+something else was written, so that an outage of the database silences nobody and loses nothing that can still
 be kept.
 """
 
 from __future__ import annotations
 
 import asyncio
+import itertools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -22,13 +23,16 @@ from coach_server.errors import StorageFailed
 from coach_server.storage import call_events, conversations, jobs, tips, transcripts
 from coach_server.storage.conversations import NewConversation
 from coach_server.storage.database import Database
-from coach_server.storage.journal import Journal, Write
+from coach_server.storage.journal import Journal, Unstorable, Write
 
 LEASE_S = 15.0
 KEPT_IN_MEMORY = 200
 REPLAY_LIMIT = 5000
 ANALYSE = "analyse_call"
 HELD_WRITES = 5000
+
+# Which write of which call: an utterance by its sequence, others by a number of their own.
+Place = tuple[str, str, int]
 
 
 class HeldElsewhere(Exception):
@@ -89,53 +93,78 @@ class CallStore:
         self._journal = journal
         self._clock = clock
         self._node = node
-        self._pending: dict[tuple[str, int], asyncio.Future[None]] = {}
-        self._held: dict[tuple[str, int], Write] = {}
+        self._pending: dict[Place, asyncio.Future[None]] = {}
+        self._held: dict[Place, Write] = {}
+        self._lost: set[Place] = set()
         self._unwritten: dict[str, Write] = {}
+        self._count = itertools.count()
 
     # --- while a call runs
 
     def keep_start(self, row: NewConversation) -> asyncio.Future[None]:
-        write = conversations.insert(row)
-        stored = self._journal.put(write)
-
-        def note(done: asyncio.Future[None]) -> None:
-            if _failed(done):
-                self._unwritten[row.id] = write
-
-        stored.add_done_callback(note)
-        return stored
+        self._unwritten[row.id] = conversations.insert(row)
+        return self._put(row.id)
 
     def keep_utterance(self, call_id: str, utterance: Utterance) -> None:
-        self._write_utterance((call_id, utterance.sequence), transcripts.insert(call_id, utterance))
+        self._keep((call_id, "utterance", utterance.sequence), transcripts.insert(call_id, utterance))
 
     def utterance_stored(self, call_id: str, sequence: int) -> asyncio.Future[None]:
         """Resolves when this utterance is on disk; one that failed before is written again now."""
-        place = (call_id, sequence)
+        place = (call_id, "utterance", sequence)
         if (pending := self._pending.get(place)) is not None:
             return pending
         if (held := self._held.pop(place, None)) is not None:
-            return self._write_utterance(place, held)
+            return self._keep(place, held)
         done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        done.set_result(None)
+        if place in self._lost:
+            done.set_exception(StorageFailed())
+            done.exception()
+        else:
+            done.set_result(None)
         return done
 
-    def _write_utterance(self, place: tuple[str, int], write: Write) -> asyncio.Future[None]:
-        self._retry_held()
-        stored = self._put(place[0], write)
+    def keep_event(
+        self, call: StoredCall, seq: int, name: str, payload: Mapping[str, Any], at: float
+    ) -> asyncio.Future[None]:
+        """One event and the state after it, in one write."""
+        kept = {key: value for key, value in payload.items() if key != "resumeToken"}
+        event = call_events.insert(call.id, seq, name, kept, at)
+        return self._keep(self._place(call.id), event, _state_of(call))
+
+    def keep_state(self, call: StoredCall) -> None:
+        _forget(self._put(call.id, _state_of(call)))
+
+    def keep_tip(self, call_id: str, seq: int, shown: ShownTip) -> None:
+        self._keep(self._place(call_id), tips.insert(call_id, seq, shown, None))
+
+    def replace_tip(self, call_id: str, seq: int, shown: ShownTip) -> None:
+        self._keep(self._place(call_id), tips.replace(call_id, seq, shown, None))
+
+    def keep_selection(self, call_id: str, recommendation_id: str, option: int, at: float) -> None:
+        self._keep(self._place(call_id), tips.select(recommendation_id, option, at))
+
+    def _place(self, call_id: str) -> Place:
+        return (call_id, "other", next(self._count))
+
+    def _keep(self, place: Place, write: Write, *also: Write) -> asyncio.Future[None]:
+        """`write` is held if it cannot be written now; `also` is not, because it grows old."""
+        stored = self._put(place[0], write, *also)
         self._pending[place] = stored
-
-        def note(done: asyncio.Future[None]) -> None:
-            if self._pending.get(place) is done:
-                del self._pending[place]
-            if _failed(done) and len(self._held) < HELD_WRITES:
-                self._held[place] = write
-
-        stored.add_done_callback(note)
+        stored.add_done_callback(lambda done: self._settled(place, write, done))
         return stored
 
+    def _settled(self, place: Place, write: Write, done: asyncio.Future[None]) -> None:
+        if self._pending.get(place) is done:
+            del self._pending[place]
+        if not _failed(done):
+            self._retry_held()
+        elif len(self._held) < HELD_WRITES and not isinstance(_error(done), Unstorable):
+            self._held[place] = write
+        else:
+            self._lost.add(place)
+
     def _put(self, call_id: str, *writes: Write) -> asyncio.Future[None]:
-        """One atomic write, with the call's own row before it if that could not be written at its start."""
+        """One atomic write, with the call's own row before it until that is known to be stored."""
         first = self._unwritten.get(call_id)
         if first is None:
             return self._journal.put(*writes)
@@ -149,28 +178,19 @@ class CallStore:
         return stored
 
     def _retry_held(self) -> None:
+        if not self._held:
+            return
         held, self._held = self._held, {}
         for place, write in held.items():
-            self._write_utterance(place, write)
+            self._keep(place, write)
 
-    def keep_event(
-        self, call: StoredCall, seq: int, name: str, payload: Mapping[str, Any], at: float
-    ) -> asyncio.Future[None]:
-        """One event and the state after it, in one write."""
-        kept = {key: value for key, value in payload.items() if key != "resumeToken"}
-        return self._put(call.id, call_events.insert(call.id, seq, name, kept, at), _state_of(call))
-
-    def keep_state(self, call: StoredCall) -> None:
-        _forget(self._put(call.id, _state_of(call)))
-
-    def keep_tip(self, call_id: str, seq: int, shown: ShownTip) -> None:
-        _forget(self._put(call_id, tips.insert(call_id, seq, shown, None)))
-
-    def replace_tip(self, call_id: str, seq: int, shown: ShownTip) -> None:
-        _forget(self._put(call_id, tips.replace(call_id, seq, shown, None)))
-
-    def keep_selection(self, call_id: str, recommendation_id: str, option: int, at: float) -> None:
-        _forget(self._put(call_id, tips.select(recommendation_id, option, at)))
+    async def _all_written(self, call_id: str) -> None:
+        """Raises StorageFailed while something of this call may still be written and is not."""
+        pending = [future for place, future in self._pending.items() if place[0] == call_id]
+        if pending:
+            await asyncio.wait(pending)
+        if any(place[0] == call_id for place in self._held):
+            raise StorageFailed()
 
     async def events_since(self, call_id: str, seq: int) -> list[tuple[int, str, dict[str, Any]]]:
         async with self._database.read() as conn:
@@ -180,17 +200,24 @@ class CallStore:
 
     async def end(self, call: StoredCall, status: EndStatus, now: float) -> None:
         """End the call and order its analysis, in one transaction; tried until the database takes it."""
+        log = logger.bind(conversation=call.id)
         while True:
             try:
                 await self._end_once(call, status, now)
-                return
+                break
+            except Unstorable:
+                log.error("The end of a call cannot be stored")
+                break
             except StorageFailed:
-                logger.bind(conversation=call.id).warning("The end of a call could not be stored yet")
+                log.warning("The end of a call could not be stored yet")
                 await self._clock.sleep_until(self._clock.now() + 1.0)
+        self._unwritten.pop(call.id, None)
+        self._lost = {place for place in self._lost if place[0] != call.id}
 
     async def _end_once(self, call: StoredCall, status: EndStatus, now: float) -> None:
         self._retry_held()
         await self._put(call.id, _state_of(call))
+        await self._all_written(call.id)
         async with self._database.transaction() as conn:
             ended = await conversations.end(
                 conn,
@@ -242,6 +269,7 @@ class CallStore:
         """Save the call and let go of it, so that another instance may claim it at once."""
         self._retry_held()
         await self._put(call.id, _state_of(call))
+        await self._all_written(call.id)
         async with self._database.transaction() as conn:
             await conversations.release(conn, call.id, owner=self._node)
 
@@ -284,6 +312,10 @@ def _state_of(call: StoredCall) -> Write:
 
 def _failed(done: asyncio.Future[None]) -> bool:
     return done.cancelled() or done.exception() is not None
+
+
+def _error(done: asyncio.Future[None]) -> BaseException | None:
+    return None if done.cancelled() else done.exception()
 
 
 def _forget(future: asyncio.Future[None]) -> None:

@@ -166,8 +166,10 @@ class Database:
             await asyncio.shield(asyncio.create_task(connection.close(), name="give back connection"))
 
     async def _answers(self) -> bool:
+        # A SQLite file that can be read may still be locked, or not be ours to write.
+        asked = self.transaction if self.dialect == "sqlite" else self.read
         try:
-            async with self.read() as connection:
+            async with asked() as connection:
                 # A constant would not touch the file.
                 await connection.execute(text("SELECT version_num FROM alembic_version"))
         except StorageFailed:

@@ -25,6 +25,12 @@ _RETRY_FIRST_S = 0.05
 _RETRY_LAST_S = 0.8
 
 
+class Unstorable(StorageFailed):
+    """The server could not store this; nothing was changed."""
+
+    # The database took other rows and refuses these: trying again is no use to whoever holds them.
+
+
 @dataclass(frozen=True, slots=True)
 class Write:
     """One row for one prepared statement (`statements.py`); made by the modules that own the tables."""
@@ -86,7 +92,7 @@ class Journal:
         loop = asyncio.get_running_loop()
         stored: asyncio.Future[None] = loop.create_future()
         if self._rows_waiting + len(writes) > self._max_pending:
-            self._fail([_Put([], stored)], OverflowError("too many rows wait"))
+            self._fail([_Put([], stored)], StorageFailed("too many rows wait"))
             return stored
         try:
             rows = [self._bound(write) for write in writes]
@@ -216,13 +222,14 @@ class Journal:
     def _fail(self, puts: list[_Put], cause: BaseException | None) -> None:
         """Told here too, as nobody may be waiting; by name only, as drivers quote what people said."""
         name = type(cause.__cause__ if isinstance(cause, Poison) else cause).__name__
+        refused = isinstance(cause, (Poison, *_UNWRITABLE))
         logger.bind(puts=len(puts), error=name).error("journal: not stored")
         for put in puts:
             self.puts_failed += 1
             self._rows_waiting -= len(put.rows)
             if put.stored.done():
                 continue
-            put.stored.set_exception(StorageFailed())
+            put.stored.set_exception(Unstorable() if refused else StorageFailed())
             put.stored.exception()
 
 

@@ -8,10 +8,11 @@ from contextlib import asynccontextmanager, suppress
 
 
 class Cable:
-    """`cut` resets every connection and refuses new ones; `freeze` keeps them open and passes nothing on."""
+    """`cut` resets every connection and refuses new ones; `freeze` keeps them open and passes nothing on.
+    `target`: a port of this machine, or the path of a Unix socket."""
 
-    def __init__(self, port: int) -> None:
-        self._target = port
+    def __init__(self, target: int | str) -> None:
+        self._target = target
         self._server: asyncio.Server | None = None
         self._writers: set[asyncio.StreamWriter] = set()
         self._flowing = asyncio.Event()
@@ -32,7 +33,10 @@ class Cable:
         self._flowing.clear()
 
     async def _carry(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        out_reader, out_writer = await asyncio.open_connection("127.0.0.1", self._target)
+        if isinstance(self._target, str):
+            out_reader, out_writer = await asyncio.open_unix_connection(self._target)
+        else:
+            out_reader, out_writer = await asyncio.open_connection("127.0.0.1", self._target)
         frozen_with = self._flowing
         self._writers |= {writer, out_writer}
         try:
@@ -62,8 +66,8 @@ class Cable:
 
 
 @asynccontextmanager
-async def cable(port: int) -> AsyncIterator[Cable]:
-    made = Cable(port)
+async def cable(target: int | str) -> AsyncIterator[Cable]:
+    made = Cable(target)
     await made.plug()
     try:
         yield made

@@ -1,0 +1,121 @@
+"""The database goes away in the middle of calls and comes back (trust.md G1, G25), on both engines."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+
+from tests.serving import Server, connected, serving
+from tests.trust.calling import PAIN, PRICE, next_tip, now, timed, until
+from tests.trust.outage import fragile
+
+AUTO = {"warmupMs": 0, "intervalMs": 500}
+
+
+async def stored_segments(server: Server, call_id: str) -> list[str]:
+    status, kept = await server.get(f"/api/conversations/{call_id}/transcript")
+    assert status == 200, kept
+    return [segment["segmentId"] for segment in kept["segments"]]
+
+
+async def test_an_outage_silences_nobody_and_loses_no_word(tmp_path: Path, database_url: str) -> None:
+    async with (
+        fragile(database_url) as database,
+        serving(tmp_path, DATABASE_URL=database.url) as server,
+        connected(server) as client,
+    ):
+        call_id = (await client.start(**AUTO))["conversationId"]
+        acknowledged = []
+        for number in range(5):
+            assert (await client.say(call_id, "caller", f"{PAIN} {number}", segmentId=f"a{number}"))["ok"]
+            acknowledged.append(f"a{number}")
+        await client.wait_for("AI_TIP")
+        await database.fail()
+        refused = []
+        for number in range(3):
+            said = client.say(call_id, "caller", f"{PRICE} {number}", segmentId=f"b{number}")
+            answer, seconds = await timed(said)
+            assert (answer["ok"], answer["code"]) == (False, "STORAGE_FAILED"), answer
+            assert answer["retryable"] is True
+            assert seconds < 1.2
+            refused.append(f"b{number}")
+        tips = len(client.told("AI_TIP"))
+        begun = now()
+        assert (await client.ask("REQUEST_NEXT_TIP", next_tip(call_id)))["ok"]
+        await client.wait_for("AI_TIP", tips + 1)
+        assert now() - begun < 2
+        status, health = await server.get("/health", key=None)
+        assert (status, health["status"]) == (200, "healthy")
+        ready, seconds = await timed(server.get("/ready", key=None))
+        assert ready[0] == 503 and seconds < 2
+        assert (await client.ask("PING"))["ok"]
+        await database.heal()
+        for segment, number in zip(refused, range(3), strict=True):
+            for _ in range(2):
+                answer = await client.say(call_id, "caller", f"{PRICE} {number}", segmentId=segment)
+            assert answer["ok"], answer
+        assert await stored_segments(server, call_id) == acknowledged + refused
+        assert (await server.get("/ready", key=None))[0] == 200
+        assert client.told("ERROR") == []
+
+
+async def test_words_of_a_client_that_never_sends_them_again_are_stored_too(
+    tmp_path: Path, database_url: str
+) -> None:
+    async with (
+        fragile(database_url) as database,
+        serving(tmp_path, DATABASE_URL=database.url) as server,
+        connected(server) as client,
+    ):
+        call_id = (await client.start())["conversationId"]
+        await database.fail()
+        answer = await client.say(call_id, "caller", PRICE, segmentId="once")
+        assert not answer["ok"]
+        ending = asyncio.create_task(client.ask("END_CONVERSATION", {"conversationId": call_id}))
+        answer, seconds = await timed(ending)
+        assert seconds < 1.2 and answer["retryable"]
+        await database.heal()
+
+        async def ended() -> bool:
+            status, kept = await server.get(f"/api/conversations/{call_id}")
+            return status == 200 and kept["status"] == "ended"
+
+        await until(ended)
+        assert await stored_segments(server, call_id) == ["once"]
+        await client.wait_for("ANALYSIS_READY")
+
+
+async def test_a_call_that_starts_in_an_outage_is_coached_and_kept_afterwards(
+    tmp_path: Path, database_url: str
+) -> None:
+    async with (
+        fragile(database_url) as database,
+        serving(tmp_path, DATABASE_URL=database.url) as server,
+        connected(server) as client,
+    ):
+        await database.fail()
+        begun = now()
+        answer, seconds = await timed(client.ask("START_CONVERSATION", {"agentId": "a", **AUTO}))
+        assert seconds < 1.2
+        started = await client.wait_for("CONVERSATION_STARTED")
+        assert now() - begun < 2, "the published client gives up after five seconds"
+        assert answer["ok"], answer
+        call_id = started["conversationId"]
+        await client.send(
+            "TRANSCRIPT",
+            {"conversationId": call_id, "speaker": "caller", "text": PAIN, "segmentId": "s"},
+        )
+        tip = await client.wait_for("AI_TIP")
+        assert tip["options"] and now() - begun < 6
+        await client.send("END_CONVERSATION", {"conversationId": call_id})
+        await client.wait_for("CONVERSATION_ENDED")
+        await database.heal()
+
+        async def ended() -> bool:
+            status, kept = await server.get(f"/api/conversations/{call_id}")
+            return status == 200 and kept["status"] == "ended"
+
+        await until(ended)
+        assert await stored_segments(server, call_id) == ["s"]
+        status, kept = await server.get(f"/api/conversations/{call_id}/tips")
+        assert [one["recommendationId"] for one in kept["tips"]] == [tip["recommendationId"]]
