@@ -162,7 +162,10 @@ def security_middleware(
         if request.method == "OPTIONS" and origin is not None:
             response: web.StreamResponse = web.Response(status=204 if origins.allows(origin) else 403)
         else:
-            response = await handler(request)
+            try:
+                response = await handler(request)
+            except web.HTTPException as error:  # an answer too, only raised
+                response = error
         if not response.prepared:
             _head(response, origin if origin and origins.allows(origin) else None)
             if production and forwarded == "https":
