@@ -151,6 +151,13 @@ def security_middleware(
 ) -> Callable[..., Awaitable[web.StreamResponse]]:
     """CORS for exact origins, HTTPS in production, and headers that keep browsers from guessing."""
 
+    def dress(response: web.StreamResponse, origin: str | None, forwarded: str) -> None:
+        if response.prepared:
+            return
+        _head(response, origin if origin and origins.allows(origin) else None)
+        if production and forwarded == "https":
+            response.headers["Strict-Transport-Security"] = "max-age=31536000; includeSubDomains"
+
     @web.middleware
     async def guard(request: web.Request, handler: OpenHandler) -> web.StreamResponse:
         forwarded = request.headers.get("X-Forwarded-Proto", "") if trusts_proxy else ""
@@ -165,11 +172,9 @@ def security_middleware(
             try:
                 response = await handler(request)
             except web.HTTPException as error:  # an answer too, only raised
-                response = error
-        if not response.prepared:
-            _head(response, origin if origin and origins.allows(origin) else None)
-            if production and forwarded == "https":
-                response.headers["Strict-Transport-Security"] = "max-age=31536000; includeSubDomains"
+                dress(error, origin, forwarded)
+                raise
+        dress(response, origin, forwarded)
         return response
 
     return guard
