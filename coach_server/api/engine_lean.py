@@ -185,6 +185,9 @@ class LeanSocket(StockSocket):
         if message.type is WSMsgType.BINARY:
             self.hear()
             return await self.server.socketio.take(self, message.data)
+        if message.type in (WSMsgType.PING, WSMsgType.PONG) and self._ws is not None:
+            await self._ws.control(message)
+            return None
         if message.type is WSMsgType.ERROR:
             self.server.throttle.refused("unreadable frame", self.sid)
             self._end_reason = CLOSE_REASON.TRANSPORT_ERROR

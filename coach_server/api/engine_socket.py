@@ -8,7 +8,7 @@ import types
 from collections.abc import Callable, Coroutine, Generator
 from typing import TYPE_CHECKING, Any
 
-from aiohttp import WSMsgType, web
+from aiohttp import WSMessage, WSMsgType, web
 from engineio import packet as eio
 from engineio.async_socket import AsyncSocket
 from engineio.base_server import BaseServer
@@ -60,12 +60,13 @@ class WebSocket:
 
     async def __call__(self, environ: dict[str, Any]) -> web.WebSocketResponse | dict[str, Any]:
         self.request = environ["aiohttp.request"]
-        # No permessage-deflate: 130 KB a connection for text this short. The lean driver keeps its own
-        # outbox, so there aiohttp must never hold a sender back.
+        # No permessage-deflate: 130 KB a connection for text this short. Pings are answered by `control`. The
+        # lean driver keeps its own outbox, so there aiohttp must never hold a sender back.
         self.response = web.WebSocketResponse(
             max_msg_size=self._server.options.max_message_bytes,
             compress=False,
             timeout=CLOSE_WAIT_S,
+            autoping=False,
             writer_limit=2**62 if self._server.options.driver == "lean" else 2**16,
         )
         if not self.response.can_prepare(self.request):
@@ -87,11 +88,20 @@ class WebSocket:
             message = await self.response.receive()
             if message.type is WSMsgType.BINARY:
                 return bytes(message.data)
-            if message.type is not WSMsgType.TEXT:
+            if message.type in (WSMsgType.PING, WSMsgType.PONG):
+                await self.control(message)
+            elif message.type is not WSMsgType.TEXT:
                 raise OSError("closed")
-            if is_frame(message.data):
+            elif is_frame(message.data):
                 return str(message.data)
-            self._server.throttle.refused("unreadable frame")
+            else:
+                self._server.throttle.refused("unreadable frame")
+
+    async def control(self, message: WSMessage) -> None:
+        """Answer a ping of the WebSocket protocol, unless the peer does not read its answers."""
+        if message.type is WSMsgType.PING and not self.request.protocol.writing_paused:
+            with contextlib.suppress(ConnectionError):
+                await self.response.pong(message.data)
 
     async def send(self, message: str | bytes) -> None:
         if isinstance(message, str):

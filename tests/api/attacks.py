@@ -224,26 +224,44 @@ async def send_attachments(target: Target, http: aiohttp.ClientSession, clients:
 
 
 async def ask_and_never_read(target: Target, http: aiohttp.ClientSession, answers: int) -> None:
-    """Ask for answers, a thousand at a time, and read none of them."""
-    reader, writer = await asyncio.open_connection("127.0.0.1", target.port, limit=1024)
-    writer.write(
-        b"GET /socket.io/?EIO=4&transport=websocket HTTP/1.1\r\nHost: x\r\nUpgrade: websocket\r\n"
-        b"Connection: Upgrade\r\nSec-WebSocket-Version: 13\r\n"
-        b"Sec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\n\r\n"
-    )
-    await reader.readuntil(b"\r\n\r\n")
-    try:
-        for text in ('40{"apiKey":"right"}', *(['42["ASK_MUCH",1000]'] * (answers // 1000))):
-            writer.write(bytes([0x81, 0x80 | len(text)]) + b"\0\0\0\0" + text.encode())
-            await writer.drain()
-            await asyncio.sleep(0.002)
-        # The server has cut the connection once a pong can no longer be written.
-        async with asyncio.timeout(20):
-            while True:
-                writer.write(bytes([0x81, 0x81]) + b"\0\0\0\0" + b"3")
+    """Ask for answers, a thousand at a time, and read none of them; until the server cuts the connection."""
+    async with deaf(target) as writer:
+        with contextlib.suppress(ConnectionError):
+            for _ in range(answers // 1000):
+                await write(writer, 0x81, b'42["ASK_MUCH",1000]')
+                await asyncio.sleep(0.002)
+            async with asyncio.timeout(20):
+                while True:
+                    await write(writer, 0x81, b"3")
+                    await asyncio.sleep(0.01)
+
+
+async def ping_and_never_read(target: Target, http: aiohttp.ClientSession, pings: int) -> None:
+    """Send pings of the WebSocket protocol and read no pong."""
+    async with deaf(target) as writer:
+        with contextlib.suppress(ConnectionError):
+            for _ in range(pings // 100):
+                writer.write((bytes([0x89, 0x80 | 125]) + b"\0\0\0\0" + b"x" * 125) * 100)
                 await writer.drain()
-                await asyncio.sleep(0.01)
-    except ConnectionError:
-        pass
+
+
+@contextlib.asynccontextmanager
+async def deaf(target: Target) -> AsyncIterator[asyncio.StreamWriter]:
+    """A connected client that reads nothing after the handshake."""
+    reader, writer = await asyncio.open_connection("127.0.0.1", target.port, limit=1024)
+    try:
+        writer.write(
+            b"GET /socket.io/?EIO=4&transport=websocket HTTP/1.1\r\nHost: x\r\nUpgrade: websocket\r\n"
+            b"Connection: Upgrade\r\nSec-WebSocket-Version: 13\r\n"
+            b"Sec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\n\r\n"
+        )
+        await reader.readuntil(b"\r\n\r\n")
+        await write(writer, 0x81, b'40{"apiKey":"right"}')
+        yield writer
     finally:
         writer.transport.abort()
+
+
+async def write(writer: asyncio.StreamWriter, first_byte: int, data: bytes) -> None:
+    writer.write(bytes([first_byte, 0x80 | len(data)]) + b"\0\0\0\0" + data)
+    await writer.drain()

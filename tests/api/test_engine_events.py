@@ -6,6 +6,7 @@ import asyncio
 import json
 from typing import Any
 
+import aiohttp
 import pytest
 import socketio
 
@@ -348,3 +349,31 @@ async def test_the_greeting_is_that_of_the_published_server(driver: Driver) -> N
         expected = {"pingInterval": 25000, "pingTimeout": 20000, "maxPayload": 1000000}
         assert raw.greeting == {"sid": raw.greeting["sid"], "upgrades": [], **expected}
         assert polling.greeting == {"sid": polling.greeting["sid"], "upgrades": ["websocket"], **expected}
+
+
+async def test_a_ping_of_the_websocket_protocol_is_answered(driver: Driver) -> None:
+    async with serve(driver) as served:
+        async with served.http.ws_connect(f"{served.endpoint}&transport=websocket", autoping=False) as ws:
+            await ws.receive()
+            await ws.ping(b"alive?")
+            message = await ws.receive(5)
+            assert (message.type, message.data) == (aiohttp.WSMsgType.PONG, b"alive?")
+
+
+@pytest.mark.parametrize("transport", ["websocket", "polling"])
+async def test_nothing_is_kept_of_those_who_left(driver: Driver, transport: str) -> None:
+    async with serve(driver) as served:
+        for number in range(20):
+            if transport == "polling":
+                polling = await served.polling(connect=number % 2 == 0)
+                await polling.post("1")
+                continue
+            async with served.raw(connect=number % 2 == 0) as raw:
+                await raw.send('451-["NOTE",{"_placeholder":true,"num":0}]')
+                await served.server.emit("ASK", 1, to=raw.sid, callback=print)
+        server = served.server
+        await until(lambda: not server.eio.sockets and not server.environ)
+        assert (server._by_sid, server.manager.rooms, server.manager.callbacks) == ({}, {}, {})
+        assert (server.manager.pending_connect, server.manager.eio_to_sid) == ({}, {})
+        assert not server.eio._per_address
+        await until(lambda: not server.eio._tasks)

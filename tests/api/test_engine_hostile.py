@@ -59,6 +59,12 @@ async def test_answers_nobody_reads_are_not_kept(target: attacks.Target, http: a
     assert "a reader too slow for what it asked" in target.log()
 
 
+async def test_pongs_nobody_reads_are_not_kept(target: attacks.Target, http: aiohttp.ClientSession) -> None:
+    async with attacks.witness(target, http) as witness:
+        await attacks.ping_and_never_read(target, http, 200_000)
+    assert witness.grown <= 8 * MB
+
+
 async def test_strangers_in_number_are_served_patiently_and_then_shown_out(
     target: attacks.Target, http: aiohttp.ClientSession
 ) -> None:
