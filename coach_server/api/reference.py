@@ -185,7 +185,7 @@ def type_of(schema: Schema) -> str:
         inner = type_of(schema.get("items", {}))
         return _bounded(f"({inner})[]" if " " in inner else f"{inner}[]", schema)
     kind = str(schema.get("type", "anything"))
-    if "pattern" in schema:
+    if "pattern" in schema and "maxLength" not in schema:
         return f"{kind} like {schema['pattern']}"
     return _bounded(kind, schema)
 

@@ -28,6 +28,7 @@ from coach_server.errors import Invalid
 MAX_TEXT = 8000
 MAX_METADATA_BYTES = 16_000
 MAX_TIME_MS = 32_503_680_000_000  # the year 3000: anything later is not a time
+_NO_CONTROL = r"^[^\u0000-\u0008\u000b\u000c\u000e-\u001f\u007f\u2028\u2029]*$"  # for the documents
 _CONTROL = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f\u2028\u2029\ud800-\udfff]")
 
 
@@ -63,7 +64,7 @@ def _plain(value: str) -> str:
 
 # Strict: a binary attachment in the place of a text would otherwise be decoded, uncleaned.
 Text = Annotated[str, Field(strict=True), BeforeValidator(_cleaned)]
-Plain = Annotated[str, Field(strict=True), AfterValidator(_plain)]
+Plain = Annotated[str, Field(strict=True, json_schema_extra={"pattern": _NO_CONTROL}), AfterValidator(_plain)]
 Id = Annotated[Plain, Field(min_length=1, max_length=128)]
 StreamId = Annotated[str, Field(pattern=r"^[A-Za-z0-9_.:-]{1,128}$")]
 Millis = Annotated[float, Field(ge=0, le=MAX_TIME_MS, allow_inf_nan=False)]
