@@ -72,6 +72,7 @@ from coach_server.services.reports import Reports
 from coach_server.services.transcription import Transcriptions
 from coach_server.settings import Settings
 from coach_server.storage import clockwork
+from coach_server.storage.crypto import make_cipher
 from coach_server.storage.database import Database
 from coach_server.storage.journal import Journal
 
@@ -141,7 +142,9 @@ def build_app(settings: Settings, replacements: Replacements | None = None) -> w
     node = node_name(settings)
     gate = Gate(settings.api_keys, settings.token_secret.get_secret_value(), clock)
     origins = Origins(settings)
-    database = Database(settings.resolved_database_url, clock=clock)
+    database = Database(
+        settings.resolved_database_url, clock=clock, cipher=make_cipher(settings.data_keys)
+    )
     journal = Journal(database)
 
     load_wordings()
@@ -252,7 +255,7 @@ def build_app(settings: Settings, replacements: Replacements | None = None) -> w
         node_modules=bundled("node_modules"),
     ).register(app)
     RestTools(
-        generator=Generator(llm, prompts, models, offline, breaker),
+        generator=Generator(llm, prompts, models, offline, breaker, governor=governor),
         reports=Reports(use.mail or _mail(settings, http, clock), settings.email_from_address, clock),
         transcriptions=transcriptions,
         speech_tokens=deepgram,

@@ -22,7 +22,7 @@ from coach_server.services.answers import WRONG_FORM, gives_away, json_object, l
 from coach_server.services.breaker import Breaker
 from coach_server.services.coach import Coach
 from coach_server.services.coach_llm import chosen_model
-from coach_server.services.costs import Meter
+from coach_server.services.costs import CostGovernor, Meter
 from coach_server.services.prompts import Prompts, Rendered
 
 SALES_COACH = "sales-coach"
@@ -36,7 +36,8 @@ REPLY_CHARS = 600
 
 
 class Generator:
-    """`llm` None: no model is configured. `models` as for LLMCoach."""
+    """`llm` None: no model is configured. `models` as for LLMCoach. `governor` counts what no call's meter
+    counts, so that the day's cap holds here too."""
 
     def __init__(
         self,
@@ -46,6 +47,7 @@ class Generator:
         offline: Coach,
         breaker: Breaker,
         deadline_s: float = 8.0,
+        governor: CostGovernor | None = None,
     ) -> None:
         self._llm = llm
         self._prompts = prompts
@@ -53,6 +55,7 @@ class Generator:
         self._offline = offline
         self._breaker = breaker
         self._deadline_s = deadline_s
+        self._governor = governor
 
     async def generate(
         self, persona: str, context: str, language: str | None = None, meter: Meter | None = None
@@ -69,6 +72,8 @@ class Generator:
         if persona not in PERSONAS:
             raise Invalid("Invalid persona", field="persona")
         code = language or guess_language(context)
+        if meter is None and self._governor is not None:
+            meter = self._governor.meter()
         if self._llm is not None:
             try:
                 with self._breaker.guard():
