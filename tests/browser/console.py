@@ -24,6 +24,7 @@ FLAGS = [
     "--disable-sync",
 ]
 FASTEST = "16"
+expect.set_options(timeout=15_000)
 
 
 def chromium() -> str:

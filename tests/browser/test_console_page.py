@@ -287,6 +287,18 @@ async def test_a_second_call_starts_with_a_clean_page(server: Server) -> None:
         assert console.complaints == []
 
 
+async def test_a_chosen_playbook_is_followed_line_by_line(server: Server) -> None:
+    async with browsing() as context:
+        console = await opened(context, server)
+        await console.page.locator("#playbook").select_option("b2b")
+        await console.talk()
+        await console.utter("caller", "That is too expensive for us.")
+        await console.wait_for_tips(1)
+    (tip,) = await stored_tips(server)
+    options = tip["options"]
+    assert isinstance(options, list) and any(option["id"] for option in options)
+
+
 async def test_leaving_the_page_ends_the_call(server: Server) -> None:
     async with browsing() as context:
         console = await opened(context, server)

@@ -49,7 +49,7 @@ const quote = (cited, who = true) => cited?.quote
 
 function figures(document, usage, share) {
   const conduct = document.conduct ?? {};
-  const talk = conduct.talkShare ?? conduct.agentShare ?? share;
+  const talk = conduct.talkShare ?? share;
   const asked = document.questions;
   const rows = [
     ["duration", clock(document.durationMs)],
@@ -67,7 +67,7 @@ function figures(document, usage, share) {
 }
 
 function pace(conduct) {
-  const wpm = conduct.wordsPerMinute ?? conduct.paceWpm;
+  const wpm = conduct.wordsPerMinute;
   return typeof wpm === "number" ? say("analysis.pace_of", { wpm: Math.round(wpm) }) : null;
 }
 
