@@ -12,7 +12,7 @@ import socket
 from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Protocol
 
 import aiohttp
 from aiohttp import web
@@ -142,9 +142,7 @@ def build_app(settings: Settings, replacements: Replacements | None = None) -> w
     node = node_name(settings)
     gate = Gate(settings.api_keys, settings.token_secret.get_secret_value(), clock)
     origins = Origins(settings)
-    database = Database(
-        settings.resolved_database_url, clock=clock, cipher=make_cipher(settings.data_keys)
-    )
+    database = Database(settings.resolved_database_url, clock=clock, cipher=make_cipher(settings.data_keys))
     journal = Journal(database)
 
     load_wordings()
@@ -198,6 +196,7 @@ def build_app(settings: Settings, replacements: Replacements | None = None) -> w
         figures=figures,
     )
     http = aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=60))
+    limits = Limits(clock, settings.redis_url.get_secret_value() or None)
     results = AudioResults(sockets)
     deepgram = _deepgram(settings, http, clock)
     transcriptions = Transcriptions(
@@ -256,10 +255,15 @@ def build_app(settings: Settings, replacements: Replacements | None = None) -> w
     ).register(app)
     RestTools(
         generator=Generator(llm, prompts, models, offline, breaker, governor=governor),
-        reports=Reports(use.mail or _mail(settings, http, clock), settings.email_from_address, clock),
+        reports=Reports(
+            use.mail or _mail(settings, http, clock),
+            settings.email_from_address,
+            clock,
+            allowed_domains=settings.report_allowed_domains,
+        ),
         transcriptions=transcriptions,
         speech_tokens=deepgram,
-        limits=Limits(clock, settings.redis_url.get_secret_value() or None),
+        limits=limits,
         clock=clock,
         language=settings.default_language,
     ).register(rest)
@@ -271,7 +275,8 @@ def build_app(settings: Settings, replacements: Replacements | None = None) -> w
             _around(lambda: _open_http(http)),
             _around(lambda: _running_database(database)),
             _around(lambda: _task(journal.run(), "journal")),
-            _around(lambda: _owned_bus(bus)),
+            _around(lambda: _closing(bus)),
+            _around(lambda: _closing(limits)),
             _around(lambda: _running_calls(calls)),
             _around(lambda: _task(jobs.run(), "jobs")),
             _around(lambda: transcriptions),
@@ -420,12 +425,16 @@ async def _running_database(database: Database) -> AsyncIterator[None]:
         await database.close()
 
 
+class _Closable(Protocol):
+    async def close(self) -> None: ...
+
+
 @asynccontextmanager
-async def _owned_bus(bus: Bus) -> AsyncIterator[None]:
+async def _closing(part: _Closable) -> AsyncIterator[None]:
     try:
         yield
     finally:
-        await bus.close()
+        await part.close()
 
 
 @asynccontextmanager
