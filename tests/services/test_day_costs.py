@@ -10,10 +10,11 @@ from coach_server.storage.database import Database
 from coach_server.testing import ManualClock
 
 
+PRICES = Prices.load(catalog() / "prices.toml")
+
+
 def governor(clock: ManualClock) -> CostGovernor:
-    return CostGovernor(
-        Prices.load(catalog() / "prices.toml"), {"tip": "gpt-6-luna"}, "gpt-6-luna", 0, 1.0, clock
-    )
+    return CostGovernor(PRICES, {"tip": "gpt-6-luna"}, "gpt-6-luna", 0, 1.0, clock)
 
 
 def spend(governor_: CostGovernor, usd: float) -> None:
