@@ -31,6 +31,8 @@ def main() -> int:
         sys.stdout.write(f"API key (made now, kept in {settings.data_dir / 'api-key'}): {fresh_key}\n")
         sys.stdout.flush()
     set_up(settings.log_level, as_json=(settings.log_format or _usual_format(settings)) == "json")
+    if settings.is_production and not settings.data_keys:
+        logger.warning("DATA_ENCRYPTION_KEY is not set: what people say is stored as plain text")
     try:
         return _run(settings)
     except CoachError as error:

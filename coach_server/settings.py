@@ -5,6 +5,8 @@
 
 from __future__ import annotations
 
+import base64
+import hashlib
 import os
 import re
 import secrets
@@ -19,6 +21,7 @@ from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 from coach_server.errors import ConfigError
 
 MIN_KEY_CHARS = 32
+DATA_KEY_BYTES = 32  # AES-256
 MAX_KEY_CHARS = 512  # a longer one is refused at the handshake
 _TEMPLATE = re.compile(
     r"(your[-_ ]|change[-_ ]?me|example|replace|secure-random-key|xxxx|<.*>|placeholder)", re.I
@@ -132,6 +135,13 @@ class Settings(BaseSettings):
         SecretStr(""),
         validation_alias="REDIS_URL",
         description="redis://, rediss://, valkey:// … : needed when several instances share one database.",
+    )
+    data_encryption_key: SecretStr = Field(
+        SecretStr(""),
+        validation_alias="DATA_ENCRYPTION_KEY",
+        description="Encrypts what people say before it is stored: 32 random bytes as base64 "
+        "(`openssl rand -base64 32`), or several as `id:base64,id2:base64`; the first one writes, all of "
+        "them read. Empty: plain text.",
     )
 
     # The model
@@ -276,6 +286,12 @@ class Settings(BaseSettings):
     email_from_address: str = Field(
         "coach@localhost", validation_alias="EMAIL_FROM_ADDRESS", description="Sender of reports."
     )
+    report_allowed_domains: Annotated[tuple[str, ...], NoDecode] = Field(
+        (),
+        validation_alias="REPORT_ALLOWED_DOMAINS",
+        description="Mail domains reports may go to, comma-separated. Empty: any. Set it where clients carry "
+        "the API key with them, as the extension does.",
+    )
     aws_ses_url: str = Field("", validation_alias="AWS_SES_URL", description="Another endpoint for SES.")
 
     @field_validator("backend_api_key", mode="before")
@@ -286,6 +302,13 @@ class Settings(BaseSettings):
             if isinstance(value, str)
             else value
         )
+
+    @field_validator("report_allowed_domains", mode="before")
+    @classmethod
+    def _split_domains(cls, value: object) -> object:
+        if not isinstance(value, str):
+            return value
+        return tuple(part.strip().lstrip("@").lower() for part in value.split(",") if part.strip())
 
     @field_validator("cors_origin", mode="before")
     @classmethod
@@ -304,6 +327,12 @@ class Settings(BaseSettings):
                     "without a path"
                 )
         return origins
+
+    @field_validator("data_encryption_key")
+    @classmethod
+    def _check_data_keys(cls, value: SecretStr) -> SecretStr:
+        _data_keys(value.get_secret_value())
+        return value
 
     @field_validator("log_level")
     @classmethod
@@ -328,6 +357,11 @@ class Settings(BaseSettings):
                 fallback = "default" if number == 1 else f"key-{number}"
                 named.append((fallback, secret.get_secret_value()))
         return named
+
+    @property
+    def data_keys(self) -> list[tuple[str, bytes]]:
+        """(id, 32 bytes) of DATA_ENCRYPTION_KEY; the first one writes."""
+        return _data_keys(self.data_encryption_key.get_secret_value())
 
     @property
     def trusts_proxy(self) -> bool:
@@ -368,6 +402,34 @@ class Settings(BaseSettings):
         if "*" in self.cors_origin:
             found.append("CORS_ORIGIN must not be * in production: list the origins that may connect.")
         return found
+
+
+def _data_keys(value: str) -> list[tuple[str, bytes]]:
+    """Raises ValueError, which names the place of the wrong key and never repeats it."""
+    keys: dict[str, bytes] = {}
+    for number, part in enumerate((part.strip() for part in value.split(",") if part.strip()), start=1):
+        id, colon, encoded = part.rpartition(":")
+        if colon and not re.fullmatch(r"[A-Za-z0-9_-]{1,32}", id):
+            raise ValueError(f"the id of key {number} must be 1 to 32 letters, digits, - or _")
+        key = _decoded(encoded)
+        if len(key) != DATA_KEY_BYTES:
+            raise ValueError(
+                f"key {number} must be {DATA_KEY_BYTES} bytes as base64: openssl rand -base64 32"
+            )
+        id = id or hashlib.sha256(key).hexdigest()[:8]
+        if id in keys:
+            raise ValueError(f"the id of key {number} is given twice")
+        keys[id] = key
+    return list(keys.items())
+
+
+def _decoded(encoded: str) -> bytes:
+    """Base64 in either alphabet, with or without its padding; empty where it is neither."""
+    usual = encoded.replace("-", "+").replace("_", "/").rstrip("=")
+    try:
+        return base64.b64decode(usual + "=" * (-len(usual) % 4), validate=True)
+    except ValueError:
+        return b""
 
 
 def load_settings(env_file: str | None = ".env") -> Settings:

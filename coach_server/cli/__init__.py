@@ -31,6 +31,9 @@ COMMANDS: dict[str, Command] = {
     "detect": Command("coach_server.cli.detect", "label sentences of your own calls (NDJSON in, NDJSON out)"),
     "simulate": Command("coach_server.cli.simulate", "play a scripted or recorded call against a server"),
     "doctor": Command("coach_server.cli.doctor", "check the configuration and say what to fix"),
+    "rotate-keys": Command(
+        "coach_server.cli.rotate", "encrypt what is stored with the first key of DATA_ENCRYPTION_KEY"
+    ),
     "docs": Command("coach_server.cli.docs", "write the OpenAPI and AsyncAPI documents"),
 }
 

@@ -8,6 +8,7 @@ from typing import Any
 from sqlalchemy import select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from coach_server.storage.crypto import ANALYSES, cipher_of
 from coach_server.storage.tables import analyses as t
 from coach_server.storage.tables import conversations, insert_into
 
@@ -27,9 +28,8 @@ async def save(
 ) -> bool:
     """Keep the analysis and mark the conversation as analysed. True only for the call that stored it: a job
     that runs twice finds the first one's document, unless it brings a newer version."""
-    new = insert_into(t, conn.dialect.name).values(
-        conversation_id=conversation_id, document=document, created_at=at, version=version
-    )
+    row = {"conversation_id": conversation_id, "document": document, "created_at": at, "version": version}
+    new = insert_into(t, conn.dialect.name).values(ANALYSES.seal(cipher_of(conn), row))
     stored = await conn.execute(
         new.on_conflict_do_update(
             index_elements=["conversation_id"],
@@ -45,4 +45,4 @@ async def save(
 
 async def load(conn: AsyncConnection, conversation_id: str) -> StoredAnalysis | None:
     row = (await conn.execute(select(t).where(t.c.conversation_id == conversation_id))).one_or_none()
-    return None if row is None else StoredAnalysis(**row._mapping)
+    return None if row is None else StoredAnalysis(**ANALYSES.open(cipher_of(conn), row._mapping))

@@ -7,6 +7,7 @@ from typing import Any
 from sqlalchemy import select
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from coach_server.storage.crypto import CALL_EVENTS, cipher_of
 from coach_server.storage.journal import Write
 from coach_server.storage.tables import call_events as t
 
@@ -24,9 +25,11 @@ async def since(
 ) -> list[tuple[int, str, dict[str, Any]]]:
     """The first `limit` events after `seq`, in order, as (seq, name, payload)."""
     found = await conn.execute(
-        select(t.c.seq, t.c.name, t.c.payload)
+        select(t.c.conversation_id, t.c.seq, t.c.name, t.c.payload)
         .where(t.c.conversation_id == conversation_id, t.c.seq > seq)
         .order_by(t.c.seq)
         .limit(limit)
     )
-    return [(row.seq, row.name, row.payload) for row in found]
+    cipher = cipher_of(conn)
+    rows = [CALL_EVENTS.open(cipher, row._mapping) for row in found]
+    return [(row["seq"], row["name"], row["payload"]) for row in rows]

@@ -10,6 +10,7 @@ from sqlalchemy import ColumnElement, Row, and_, or_, select, tuple_, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from coach_server.errors import Invalid
+from coach_server.storage.crypto import CONVERSATIONS, Cipher, cipher_of
 from coach_server.storage.journal import Write
 from coach_server.storage.tables import conversations as t
 
@@ -141,7 +142,8 @@ def save_state(
 
 
 async def load(conn: AsyncConnection, id: str) -> StoredConversation | None:
-    return _stored((await conn.execute(_select(_STORED).where(t.c.id == id))).one_or_none())
+    found = await conn.execute(_select(_STORED).where(t.c.id == id))
+    return _stored(found.one_or_none(), cipher_of(conn))
 
 
 async def claim(conn: AsyncConnection, id: str, *, owner: str, now: float, lease_s: float) -> bool:
@@ -189,6 +191,7 @@ async def end(
 ) -> bool:
     """End an active conversation and free it. True only for the call that ended it, so that what follows
     (the analysis job, in this same transaction) happens once."""
+    sealed = CONVERSATIONS.seal(cipher_of(conn), {"id": id, "state": state})
     ended = await conn.execute(
         update(t)
         .where(t.c.id == id, t.c.status == "active")
@@ -196,7 +199,7 @@ async def end(
             status=status,
             ended_at=now,
             last_seen_at=now,
-            state=state,
+            state=sealed["state"],
             usage=usage,
             analysis_status="pending" if analysis else "none",
             owner=None,
@@ -221,7 +224,7 @@ async def find_by_idempotency(
             t.c.principal == principal, t.c.user_id == (user_id or ""), t.c.idempotency_key == key
         )
     )
-    return _stored(found.one_or_none())
+    return _stored(found.one_or_none(), cipher_of(conn))
 
 
 async def stale(conn: AsyncConnection, *, before: float, now: float, limit: int) -> list[str]:
@@ -267,7 +270,8 @@ async def listing(
     found = await conn.execute(
         _select(_LISTED).where(and_(True, *where)).order_by(t.c.started_at.desc(), t.c.id.desc()).limit(limit)
     )
-    return [ListedConversation(**_named(row)) for row in found]
+    cipher = cipher_of(conn)
+    return [ListedConversation(**_named(row, cipher)) for row in found]
 
 
 def _lease_over(now: float) -> ColumnElement[bool]:
@@ -285,11 +289,11 @@ def _select(names: tuple[str, ...]) -> Any:
     return select(*(t.c[name] for name in names))
 
 
-def _stored(row: Row[Any] | None) -> StoredConversation | None:
-    return None if row is None else StoredConversation(**_named(row))
+def _stored(row: Row[Any] | None, cipher: Cipher) -> StoredConversation | None:
+    return None if row is None else StoredConversation(**_named(row, cipher))
 
 
-def _named(row: Row[Any]) -> dict[str, Any]:
-    named = dict(row._mapping)
+def _named(row: Row[Any], cipher: Cipher) -> dict[str, Any]:
+    named = CONVERSATIONS.open(cipher, row._mapping)
     named["user_id"] = named["user_id"] or None
     return named

@@ -6,6 +6,7 @@ Whatever the driver throws leaves here as `StorageFailed`.
 from __future__ import annotations
 
 import asyncio
+import sqlite3
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
@@ -17,7 +18,8 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from coach_server.clock import Clock
 from coach_server.errors import ConfigError, StorageFailed
-from coach_server.storage.engine import BUSY_TIMEOUT_S, DRIVER_ERRORS, WRITES, make_engine
+from coach_server.storage.crypto import Cipher, NoCipher
+from coach_server.storage.engine import BUSY_TIMEOUT_S, DRIVER_ERRORS, WRITES, make_engine, prepare_sqlite
 from coach_server.storage.migrate import migrate
 
 # A reader of several tables sees them all at one moment; on SQLite every transaction does.
@@ -82,12 +84,19 @@ class Database:
     """One per process. `transaction` writes, `read` sees one consistent state; both give a connection."""
 
     def __init__(
-        self, url: str, *, clock: Clock, pool_size: int = 10, busy_s: float = BUSY_TIMEOUT_S
+        self,
+        url: str,
+        *,
+        clock: Clock,
+        pool_size: int = 10,
+        busy_s: float = BUSY_TIMEOUT_S,
+        cipher: Cipher | None = None,
     ) -> None:
         self.url = make_url(normalise_url(url))
         self.clock = clock
         self._busy_s = busy_s
-        self.engine = make_engine(self.url, pool_size)
+        self.cipher = cipher or NoCipher()
+        self.engine = make_engine(self.url, pool_size, self.cipher)
         self.dialect: str = self.engine.dialect.name
         # SQLite has one writer: those of this process queue here, in order, instead of polling the lock.
         self._writer = asyncio.Lock() if self.dialect == "sqlite" else None
@@ -155,6 +164,15 @@ class Database:
             return False
         return not self._check.cancelled() and self._check.exception() is None and self._check.result()
 
+    async def scrub(self) -> bool:
+        """Empty SQLite's write-ahead log, which still holds what was deleted or overwritten in the file
+        itself. False while a reader keeps it in use. On PostgreSQL there is nothing that a client can do."""
+        if self.dialect != "sqlite":
+            return True
+        with _storage("The write-ahead log could not be emptied."):
+            async with self.writing():
+                return await asyncio.to_thread(_empty_wal, self.url.database or "", self._busy_s)
+
     @asynccontextmanager
     async def _connected(self) -> AsyncIterator[AsyncConnection]:
         with _storage("The database does not answer.", OSError):
@@ -179,6 +197,16 @@ class Database:
 
 def _make_folder(url: URL) -> None:
     Path(url.database or "").absolute().parent.mkdir(parents=True, exist_ok=True)
+
+
+def _empty_wal(path: str, busy_s: float) -> bool:
+    connection = sqlite3.connect(path, isolation_level=None)
+    try:
+        prepare_sqlite(connection, timeout_s=busy_s)
+        busy, _, _ = connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
+    finally:
+        connection.close()
+    return not busy
 
 
 @contextmanager

@@ -13,6 +13,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 
 from coach_server.errors import ConfigError
+from coach_server.storage.crypto import OPTION, Cipher
 
 BUSY_TIMEOUT_S = 5.0
 MIGRATION_TIMEOUT_S = 60.0
@@ -53,9 +54,10 @@ _COMMON: dict[str, Any] = {
 }
 
 
-def make_engine(url: URL, pool_size: int) -> AsyncEngine:
+def make_engine(url: URL, pool_size: int, cipher: Cipher) -> AsyncEngine:
+    options = {OPTION: cipher}
     if url.get_backend_name() == "sqlite":
-        return _sqlite(url, pool_size=pool_size)
+        return _sqlite(url, pool_size=pool_size, execution_options=options)
     return create_async_engine(
         _without_libpq(url),
         connect_args=_postgres_arguments(url, statement_timeout_s=COMMAND_TIMEOUT_S),
@@ -65,6 +67,7 @@ def make_engine(url: URL, pool_size: int) -> AsyncEngine:
         pool_timeout=CONNECT_TIMEOUT_S,
         pool_pre_ping=True,
         pool_recycle=1800,
+        execution_options=options,
     )
 
 

@@ -15,6 +15,7 @@ from typing import Any, TypeVar
 from loguru import logger
 
 from coach_server.errors import StorageFailed
+from coach_server.storage.crypto import seal_row
 from coach_server.storage.database import Database
 from coach_server.storage.statements import Kind, prepare
 from coach_server.storage.writers import Group, Poison, Writer, open_writer
@@ -130,7 +131,8 @@ class Journal:
 
     def _bound(self, write: Write) -> tuple[Kind, tuple[Any, ...]]:
         kind = (write.table, write.kind)
-        return kind, self._statements[kind].bind(write.row)
+        row = seal_row(self._database.cipher, write.table, write.row)
+        return kind, self._statements[kind].bind(row)
 
     async def _gather(self) -> None:
         """Let rows come together, unless there was no commit for a while: then nobody has to wait."""

@@ -6,7 +6,7 @@ They go past SQLAlchemy's execution, which costs more than the writing, but come
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from sqlalchemy import BindParameter, Dialect, Table, bindparam, literal_column, update
@@ -32,7 +32,7 @@ class Prepared:
             for name in _order(compiled, dialect)
         ]
 
-    def bind(self, row: dict[str, Any]) -> tuple[Any, ...]:
+    def bind(self, row: Mapping[str, Any]) -> tuple[Any, ...]:
         return tuple(row[name] if process is None else process(row[name]) for name, process in self._values)
 
 

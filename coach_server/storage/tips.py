@@ -10,6 +10,7 @@ import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from coach_server.domain.tip import Label, ShownTip, Source, Stage, Tip, TipOption, Trigger
+from coach_server.storage.crypto import TIPS, cipher_of
 from coach_server.storage.journal import Write
 from coach_server.storage.tables import insert_into, tip_outcomes
 from coach_server.storage.tables import tips as t
@@ -51,7 +52,8 @@ async def of(conn: AsyncConnection, conversation_id: str) -> list[ShownTip]:
     found = await conn.execute(
         sa.select(t).where(t.c.conversation_id == conversation_id).order_by(t.c.seq, t.c.shown_at)
     )
-    return [_shown(row) for row in found]
+    cipher = cipher_of(conn)
+    return [_shown(TIPS.open(cipher, row._mapping)) for row in found]
 
 
 async def conversation_of(conn: AsyncConnection, recommendation_id: str) -> str | None:
@@ -98,27 +100,27 @@ def _values(conversation_id: str, seq: int, shown: ShownTip, model: str | None) 
     }
 
 
-def _shown(row: sa.Row[Any]) -> ShownTip:
+def _shown(row: dict[str, Any]) -> ShownTip:
     first, second, third = (
-        TipOption(Label(option["label"]), option["script"], option["line_id"]) for option in row.options
+        TipOption(Label(option["label"]), option["script"], option["line_id"]) for option in row["options"]
     )
     tip = Tip(
-        stage=Stage(row.stage),
-        heading=row.heading,
-        context=row.context,
+        stage=Stage(row["stage"]),
+        heading=row["heading"],
+        context=row["context"],
         options=(first, second, third),
-        source=Source(row.source),
-        degraded=row.degraded,
-        technique_id=row.technique_id,
-        why=row.why,
+        source=Source(row["source"]),
+        degraded=row["degraded"],
+        technique_id=row["technique_id"],
+        why=row["why"],
     )
     return ShownTip(
-        recommendation_id=row.recommendation_id,
+        recommendation_id=row["recommendation_id"],
         tip=tip,
-        trigger=Trigger(row.trigger),
-        shown_at=row.shown_at,
-        heard_sequence=row.heard_sequence,
-        latency_ms=row.latency_ms,
-        selected_option=row.selected_option,
-        selected_at=row.selected_at,
+        trigger=Trigger(row["trigger"]),
+        shown_at=row["shown_at"],
+        heard_sequence=row["heard_sequence"],
+        latency_ms=row["latency_ms"],
+        selected_option=row["selected_option"],
+        selected_at=row["selected_at"],
     )

@@ -5,10 +5,11 @@ from __future__ import annotations
 from hashlib import blake2b
 from typing import Any
 
-from sqlalchemy import Row, Select, select
+from sqlalchemy import Select, select
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from coach_server.domain.transcript import Speaker, Utterance
+from coach_server.storage.crypto import UTTERANCES, cipher_of
 from coach_server.storage.journal import Write
 from coach_server.storage.tables import utterances as t
 
@@ -40,11 +41,14 @@ async def since(
 ) -> list[Utterance]:
     """The first `limit` utterances after `sequence`, in order."""
     found = await conn.execute(_of(conversation_id).where(t.c.sequence > sequence).limit(limit))
-    return [_utterance(row) for row in found]
+    cipher = cipher_of(conn)
+    return [_utterance(UTTERANCES.open(cipher, row._mapping)) for row in found]
 
 
 async def all(conn: AsyncConnection, conversation_id: str) -> list[Utterance]:
-    return [_utterance(row) for row in await conn.execute(_of(conversation_id))]
+    cipher = cipher_of(conn)
+    found = await conn.execute(_of(conversation_id))
+    return [_utterance(UTTERANCES.open(cipher, row._mapping)) for row in found]
 
 
 async def segment_ids(conn: AsyncConnection, conversation_id: str) -> dict[str, int]:
@@ -62,19 +66,22 @@ def _of(conversation_id: str) -> Select[Any]:
 
 
 def _unnamed(utterance: Utterance) -> str:
-    """The same for the same utterance only, so that writing it again after a lost connection is harmless."""
-    told = f"{utterance.speaker.value} {utterance.said_at} {utterance.heard_at} {utterance.text}"
-    digest = blake2b(told.encode("utf-8", "surrogatepass"), digest_size=12).hexdigest()
+    """The same for the same utterance only, so that writing it again after a lost connection is harmless.
+
+    The moments tell two utterances apart. The words are left out: few are said so often that a digest would
+    give them away where they are encrypted."""
+    told = f"{utterance.speaker.value} {utterance.said_at} {utterance.heard_at}"
+    digest = blake2b(told.encode(), digest_size=12).hexdigest()
     return f"{_UNNAMED}{utterance.sequence}.{digest}"
 
 
-def _utterance(row: Row[Any]) -> Utterance:
+def _utterance(row: dict[str, Any]) -> Utterance:
     return Utterance(
-        sequence=row.sequence,
-        speaker=Speaker(row.speaker),
-        text=row.text,
-        said_at=row.said_at,
-        heard_at=row.heard_at,
-        segment_id=None if row.segment_id.startswith(_UNNAMED) else row.segment_id,
-        confidence=row.confidence,
+        sequence=row["sequence"],
+        speaker=Speaker(row["speaker"]),
+        text=row["text"],
+        said_at=row["said_at"],
+        heard_at=row["heard_at"],
+        segment_id=None if row["segment_id"].startswith(_UNNAMED) else row["segment_id"],
+        confidence=row["confidence"],
     )
