@@ -9,7 +9,6 @@ from coach_server.services.day_costs import DayCosts
 from coach_server.storage.database import Database
 from coach_server.testing import ManualClock
 
-
 PRICES = Prices.load(catalog() / "prices.toml")
 
 
