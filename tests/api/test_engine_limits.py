@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 
 import pytest
@@ -53,7 +54,7 @@ MALFORMED = {
     "a long namespace": "42/" + "n" * 500 + ',["NOTE"]',
     "an event for a namespace that is not connected": '42/other,["NOTE"]',
     "reserved: connect": '42["connect",{"REMOTE_ADDR":"1.2.3.4"},{"apiKey":"right"}]',
-    "reserved: disconnect": '42["disconnect"]',
+    "reserved: disconnect": '42["disconnect","client disconnect"]',
     "reserved: connect_error": '42["connect_error"]',
     "reserved: catch-all": '42["*","NOTE",1]',
     "reserved and binary": '451-["disconnect",{"_placeholder":true,"num":0}]',
@@ -304,3 +305,30 @@ def test_a_packet_written_by_the_server_reads_back() -> None:
     (head, attachment) = CoachPacket(data=["TIP", {"bin": b"x"}], id=4).encode()
     packet = CoachPacket(encoded_packet=head)
     assert packet.add_attachment(attachment) and packet.data == ["TIP", {"bin": b"x"}] and packet.id == 4
+
+
+@pytest.mark.parametrize(
+    ("packet", "reason"),
+    [
+        ('455-["NOTE"]', "too many attachments"),
+        ('421-["NOTE"]', "attachments on a packet without any"),
+        ('2["disconnect"]', "a reserved event name"),
+        ("30[]", "unreadable ack"),
+        ("3[]", "unreadable ack"),
+        ('9["NOTE"]', "unknown packet type"),
+    ],
+)
+def test_a_packet_is_refused_for_its_own_reason(packet: str, reason: str) -> None:
+    with pytest.raises(Refused) as refused:
+        CoachPacket(encoded_packet=packet.removeprefix("4") if packet[:2] in ("45", "42") else packet)
+    assert refused.value.reason == reason
+
+
+async def test_an_ack_of_the_librarys_counter_breaks_no_later_ack(driver: Driver) -> None:
+    async with serve(driver) as served, served.raw() as raw:
+        for _ in range(2):
+            asking = asyncio.create_task(served.server.call("ASK", to=raw.sid, timeout=5))
+            frame = await raw.read()
+            await raw.send("430[1]")
+            await raw.send(f"43{frame[2:].partition('[')[0]}[2]")
+            assert await asking == 2
