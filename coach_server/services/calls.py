@@ -12,6 +12,7 @@ import hashlib
 import hmac
 import re
 import uuid
+from collections import Counter
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -48,6 +49,8 @@ from coach_server.storage.conversations import NewConversation
 STORE_WAIT_S = 0.6  # a start is acknowledged within a second, also while the database is away
 RELEASE_WAIT_S = 3.0
 RENEW_EVERY_S = LEASE_S / 3
+# API key's name, user, idempotency key.
+StartKey = tuple[str, str | None, str]
 _ID = re.compile(r"[A-Za-z0-9_-]{1,64}")
 
 
@@ -109,7 +112,10 @@ class Calls:
         self._asked: dict[str, asyncio.Future[bool]] = {}
         self._group: asyncio.TaskGroup | None = None
         self._draining = False
-        self._starting: dict[tuple[str, str | None, str], asyncio.Lock] = {}
+        self._opening: Counter[str] = Counter()
+        self._starting: dict[StartKey, asyncio.Lock] = {}
+        self._by_start: dict[StartKey, str] = {}
+        self._start_of: dict[str, StartKey] = {}
         self._secret = secret
         self._tools = CallTools(
             clock=clock,
@@ -171,28 +177,36 @@ class Calls:
             raise Unavailable("The server is restarting.", retry_after_s=5)
         principal = origin.principal
         self._check_room(principal)
-        key = (principal.key, principal.user_id, wish.idempotency_key or "")
-        if not wish.idempotency_key:
-            return await self._begin(origin, wish)
-        async with self._starting.setdefault(key, asyncio.Lock()):
-            try:
-                return await self._begin_once(origin, wish, wish.idempotency_key)
-            finally:
-                self._starting.pop(key, None)
+        self._opening[principal.key] += 1
+        try:
+            if not wish.idempotency_key:
+                return await self._begin(origin, wish)
+            key = (principal.key, principal.user_id, wish.idempotency_key)
+            async with self._starting.setdefault(key, asyncio.Lock()):
+                try:
+                    return await self._begin_once(origin, wish, key)
+                finally:
+                    self._starting.pop(key, None)
+        finally:
+            self._opening[principal.key] -= 1
 
-    async def _begin_once(self, origin: Origin, wish: StartCall, key: str) -> dict[str, Any]:
-        """A start that was sent before is the same conversation, also after a restart (trust.md G3)."""
-        principal = origin.principal
-        known = await self._store.find_by_idempotency(principal.key, principal.user_id, key)
-        if known is None:
-            return await self._begin(origin, wish)
-        return await self.ask(origin, known, Greet(resume_token(self._secret, known)))
+    async def _begin_once(self, origin: Origin, wish: StartCall, key: StartKey) -> dict[str, Any]:
+        """A start that was sent before is the same conversation, also after a restart (trust.md G3), and
+        also while the database is away and does not know it yet."""
+        known = self._by_start.get(key) or await self._store.find_by_idempotency(*key)
+        if known is not None:
+            return await self.ask(origin, known, Greet(resume_token(self._secret, known)))
+        started = await self._begin(origin, wish)
+        call_id = str(started["conversationId"])
+        self._by_start[key], self._start_of[call_id] = call_id, key
+        return started
 
     def _check_room(self, principal: Principal) -> None:
+        """Starts that wait for the database count, or many at once would pass side by side."""
         held = sum(
             1 for call in self._live.values() if call.principal_key == principal.key and call.is_active
         )
-        if held >= self._defaults.max_calls_per_key:
+        if held + self._opening[principal.key] >= self._defaults.max_calls_per_key:
             raise RateLimited("This API key has too many live conversations.", retry_after_s=30)
 
     async def _begin(self, origin: Origin, wish: StartCall) -> dict[str, Any]:
@@ -406,6 +420,8 @@ class Calls:
     def _finished(self, call: LiveCall) -> None:
         if self._live.get(call.id) is call:
             del self._live[call.id]
+        if (key := self._start_of.pop(call.id, None)) is not None:
+            self._by_start.pop(key, None)
         for recommendation_id in self._tips_of.pop(call.id, ()):
             self._by_tip.pop(recommendation_id, None)
         for attached in self._by_sid.values():
