@@ -17,7 +17,7 @@ from __future__ import annotations
 import re
 import unicodedata
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from typing import TypeAlias
 
@@ -71,7 +71,8 @@ class Words:
     """A text cut into words.
 
     `forms[i]`: the spellings word i may be looked up by. `pause[i]`: what stands before it: 0 nothing, 1 a
-    comma, 2 the end of a sentence. `question[i]`: its sentence ends in a question mark.
+    comma, 2 the end of a sentence. `question[i]`: its sentence ends in a question mark. `traces`: every form,
+    and the first three letters of each with a star, so that most patterns are ruled out by a look at sets.
     """
 
     text: str
@@ -80,6 +81,7 @@ class Words:
     ends: tuple[int, ...]
     pause: tuple[int, ...]
     question: tuple[bool, ...]
+    traces: frozenset[str] = frozenset()
 
     def quote(self, first: int, last: int) -> str:
         return self.text[self.starts[first] : self.ends[last]]
@@ -127,7 +129,13 @@ def words_of(text: str) -> Words:
             pause.append(waiting if len(forms) > 1 else 0)
             question.append(False)
             waiting = 0
-    return Words(text, tuple(forms), tuple(starts), tuple(ends), tuple(pause), tuple(question))
+    every = {form for spelled in forms for form in spelled}
+    traces = frozenset(every | {_trace(form) for form in every})
+    return Words(text, tuple(forms), tuple(starts), tuple(ends), tuple(pause), tuple(question), traces)
+
+
+def _trace(start: str) -> str:
+    return start[:3] + "*"
 
 
 def _forms(word: str) -> tuple[str, ...]:
@@ -183,11 +191,19 @@ Nodes: TypeAlias = "tuple[Choice | Mark, ...]"
 
 @dataclass(frozen=True, slots=True)
 class Pattern:
-    """A compiled pattern of the cue with this number. `cancels`: it stood under `unless`."""
+    """A compiled pattern of the cue with this number. `cancels`: it stood under `unless`. `needs`: of each of
+    these sets of traces (see `Words.traces`) a text must have one, or the pattern cannot match."""
 
     nodes: Nodes
     cue: int = 0
     cancels: bool = False
+    needs: tuple[frozenset[str], ...] = ()
+
+    def may_match(self, traces: frozenset[str]) -> bool:
+        for needed in self.needs:
+            if needed.isdisjoint(traces):
+                return False
+        return True
 
 
 @dataclass(frozen=True, slots=True)
@@ -201,9 +217,13 @@ class Phrases:
         """Patterns that match from word i on, with the index behind their last word."""
         for form in words.forms[i]:
             for pattern in self.by_word.get(form, ()):
+                if not pattern.may_match(words.traces):
+                    continue
                 if (end := max(_ends(pattern.nodes, 0, words, i, stop, i), default=-1)) > i:
                     yield pattern, end
             for pattern in self.by_start.get(form[:3], ()):
+                if not pattern.may_match(words.traces):
+                    continue
                 if (end := max(_ends(pattern.nodes, 0, words, i, stop, i), default=-1)) > i:
                     yield pattern, end
 
@@ -326,10 +346,21 @@ def _beginnings(nodes: Nodes) -> tuple[set[str], set[str], bool]:
     return words, starts, True
 
 
+def _needs(nodes: Nodes) -> tuple[frozenset[str], ...]:
+    """Traces of each word that no match can do without, the shortest list first: that one fails soonest."""
+    needed: list[frozenset[str]] = []
+    for node in nodes:
+        words, starts, empty = _beginnings((node,))
+        if isinstance(node, Choice) and not empty:
+            needed.append(frozenset(words | {_trace(start) for start in starts}))
+    return tuple(sorted(needed, key=len))
+
+
 def index_patterns(patterns: Iterable[Pattern]) -> Phrases:
     by_word: dict[str, list[Pattern]] = {}
     by_start: dict[str, list[Pattern]] = {}
-    for pattern in patterns:
+    for bare in patterns:
+        pattern = replace(bare, needs=_needs(bare.nodes))
         words, starts, _ = _beginnings(pattern.nodes)
         for word in words:
             by_word.setdefault(word, []).append(pattern)
