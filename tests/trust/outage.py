@@ -21,6 +21,8 @@ class Fragile(Protocol):
 
     async def fail(self) -> None: ...
 
+    async def hang(self) -> None: ...
+
     async def heal(self) -> None: ...
 
 
@@ -32,7 +34,12 @@ class CabledPostgres:
     async def fail(self) -> None:
         await self._line.cut()
 
+    async def hang(self) -> None:
+        self._line.freeze()
+
     async def heal(self) -> None:
+        self._line.fresh()
+        await self._line.cut()
         await self._line.plug()
 
 
@@ -52,6 +59,9 @@ class LockableSqlite:
         other = sqlite3.connect(path, isolation_level=None, timeout=10, check_same_thread=False)
         other.execute("BEGIN EXCLUSIVE")
         self._other = other
+
+    async def hang(self) -> None:
+        await self.fail()
 
     async def heal(self) -> None:
         if self._other is not None:

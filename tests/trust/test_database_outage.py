@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 from pathlib import Path
 
+import pytest
+
 from tests.serving import Server, connected, serving
 from tests.trust.calling import PAIN, PRICE, next_tip, now, timed, until
 from tests.trust.outage import fragile
@@ -119,3 +121,49 @@ async def test_a_call_that_starts_in_an_outage_is_coached_and_kept_afterwards(
         assert await stored_segments(server, call_id) == ["s"]
         status, kept = await server.get(f"/api/conversations/{call_id}/tips")
         assert [one["recommendationId"] for one in kept["tips"]] == [tip["recommendationId"]]
+
+
+async def test_a_start_sent_again_in_an_outage_is_one_call(tmp_path: Path, sqlite_url: str) -> None:
+    """On SQLite a locked file can still be read, so that the server cannot know it is away."""
+    async with (
+        fragile(sqlite_url) as database,
+        serving(tmp_path, DATABASE_URL=database.url) as server,
+        connected(server) as client,
+    ):
+        await database.fail()
+        ids = {(await client.start(idempotencyKey="k"))["conversationId"] for _ in range(3)}
+        assert len(ids) == 1
+        await database.heal()
+        call_id = ids.pop()
+
+        async def heard() -> bool:
+            return bool((await client.say(call_id, "caller", PAIN, segmentId="s"))["ok"])
+
+        await until(heard)
+        assert await stored_segments(server, call_id) == ["s"]
+
+
+@pytest.mark.postgres
+async def test_a_database_that_hangs_silences_nobody(tmp_path: Path, postgres_url: str) -> None:
+    """The connections stay open and nothing comes back: worse than a refusal, as only time tells."""
+    async with (
+        fragile(postgres_url) as database,
+        serving(tmp_path, DATABASE_URL=database.url) as server,
+        connected(server) as client,
+    ):
+        call_id = (await client.start(**AUTO))["conversationId"]
+        assert (await client.say(call_id, "caller", PAIN, segmentId="before"))["ok"]
+        await client.wait_for("AI_TIP")
+        await database.hang()
+        answer, seconds = await timed(client.say(call_id, "caller", PRICE, segmentId="during"))
+        assert (answer["ok"], answer["retryable"]) == (False, True) and seconds < 1.2
+        await client.wait_for("AI_TIP", 2, within=4)
+        ready, seconds = await timed(server.get("/ready", key=None))
+        assert ready[0] == 503 and seconds < 2
+        await database.heal()
+
+        async def heard() -> bool:
+            return bool((await client.say(call_id, "caller", PRICE, segmentId="during"))["ok"])
+
+        await until(heard)
+        assert await stored_segments(server, call_id) == ["before", "during"]
