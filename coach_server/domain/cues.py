@@ -19,6 +19,7 @@ import unicodedata
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
+from itertools import chain
 from typing import TypeAlias
 
 from coach_server.domain.detection import Objection, Signal
@@ -26,6 +27,7 @@ from coach_server.domain.tip import Stage
 from coach_server.domain.transcript import Speaker
 
 GAP_WORDS = 4
+MOST_WAYS = 200
 NEGATION_REACH = 3
 NEGATION_REACH_BEHIND = 4
 HEBREW_PREFIXES = "ומשהלכב"
@@ -199,12 +201,6 @@ class Pattern:
     cancels: bool = False
     needs: tuple[frozenset[str], ...] = ()
 
-    def may_match(self, traces: frozenset[str]) -> bool:
-        for needed in self.needs:
-            if needed.isdisjoint(traces):
-                return False
-        return True
-
 
 @dataclass(frozen=True, slots=True)
 class Phrases:
@@ -215,17 +211,15 @@ class Phrases:
 
     def at(self, words: Words, i: int, stop: int) -> Iterator[tuple[Pattern, int]]:
         """Patterns that match from word i on, with the index behind their last word."""
+        traces = words.traces
         for form in words.forms[i]:
-            for pattern in self.by_word.get(form, ()):
-                if not pattern.may_match(words.traces):
-                    continue
-                if (end := max(_ends(pattern.nodes, 0, words, i, stop, i), default=-1)) > i:
-                    yield pattern, end
-            for pattern in self.by_start.get(form[:3], ()):
-                if not pattern.may_match(words.traces):
-                    continue
-                if (end := max(_ends(pattern.nodes, 0, words, i, stop, i), default=-1)) > i:
-                    yield pattern, end
+            for pattern in chain(self.by_word.get(form, ()), self.by_start.get(form[:3], ())):
+                for needed in pattern.needs:
+                    if needed.isdisjoint(traces):
+                        break
+                else:
+                    if (end := max(_ends(pattern.nodes, 0, words, i, stop, i), default=-1)) > i:
+                        yield pattern, end
 
 
 def _ends(nodes: Nodes, k: int, words: Words, i: int, stop: int, first: int) -> Iterator[int]:
@@ -346,10 +340,31 @@ def _beginnings(nodes: Nodes) -> tuple[set[str], set[str], bool]:
     return words, starts, True
 
 
-def _needs(nodes: Nodes) -> tuple[frozenset[str], ...]:
-    """Traces of each word that no match can do without, the shortest list first: that one fails soonest."""
-    needed: list[frozenset[str]] = []
+def _straight(nodes: Nodes) -> list[Nodes]:
+    """The pattern once for each of its longer branches: what one of them needs says more than what all do."""
+    made: list[Nodes] = [()]
     for node in nodes:
+        ways = _ways(node)
+        if len(made) * len(ways) > MOST_WAYS:
+            ways = [(node,)]
+        made = [begun + way for begun in made for way in ways]
+    return made
+
+
+def _ways(node: Choice | Mark) -> list[Nodes]:
+    if not isinstance(node, Choice) or not node.branches:
+        return [(node,)]
+    ways: list[Nodes] = [way for branch in node.branches for way in _straight(branch)]
+    if node.words or node.starts:
+        ways.append((Choice(node.words, node.starts),))
+    return [*ways, ()] if node.optional else ways
+
+
+def _needs(nodes: Nodes) -> tuple[frozenset[str], ...]:
+    """Traces of each word that no match can do without, the shortest list first: that one fails soonest. The
+    first word is what a pattern is looked up by."""
+    needed: list[frozenset[str]] = []
+    for node in nodes[1:]:
         words, starts, empty = _beginnings((node,))
         if isinstance(node, Choice) and not empty:
             needed.append(frozenset(words | {_trace(start) for start in starts}))
@@ -359,14 +374,18 @@ def _needs(nodes: Nodes) -> tuple[frozenset[str], ...]:
 def index_patterns(patterns: Iterable[Pattern]) -> Phrases:
     by_word: dict[str, list[Pattern]] = {}
     by_start: dict[str, list[Pattern]] = {}
-    for bare in patterns:
-        pattern = replace(bare, needs=_needs(bare.nodes))
-        words, starts, _ = _beginnings(pattern.nodes)
-        for word in words:
-            by_word.setdefault(word, []).append(pattern)
-        for start in {start[:3] for start in starts}:
-            by_start.setdefault(start, []).append(pattern)
+    for whole in patterns:
+        for nodes in _straight(whole.nodes):
+            _add(replace(whole, nodes=nodes, needs=_needs(nodes)), by_word, by_start)
     return Phrases({k: tuple(v) for k, v in by_word.items()}, {k: tuple(v) for k, v in by_start.items()})
+
+
+def _add(pattern: Pattern, by_word: dict[str, list[Pattern]], by_start: dict[str, list[Pattern]]) -> None:
+    words, starts, _ = _beginnings(pattern.nodes)
+    for word in words:
+        by_word.setdefault(word, []).append(pattern)
+    for start in {start[:3] for start in starts}:
+        by_start.setdefault(start, []).append(pattern)
 
 
 # --- a language
