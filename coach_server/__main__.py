@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import signal
 import sys
 
@@ -76,6 +77,9 @@ async def serve(settings: Settings) -> None:
         lingering_time=1.0,
     )
     await runner.setup()
+    # What start-up made stays for good. Collections that walk it again would hold every call up for 0.2 s.
+    gc.collect()
+    gc.freeze()
     try:
         await _listen(runner, settings)
         _announce(settings, runner)
