@@ -37,7 +37,7 @@ from training.data import Example, data_hash, read
 FOLDS = 6
 PENALTY = 0.5
 GRID = np.round(np.arange(0.14, 0.72, 0.02), 2)
-# An objection seen where there is none does more harm than one missed: the coach would answer the air.
+# Something seen where there is nothing does more harm than something missed: the coach would answer the air.
 QUIET = 0.30
 HEAD_FILE = paths.catalog() / "detector" / "head.npz"
 
@@ -178,7 +178,7 @@ def set_thresholds(chances: NDArray[np.float32], table: Table) -> tuple[dict[str
         if name in STAGES:
             thresholds[name], scores[name] = float(stage), f1(given[counted, column], wanted)
             continue
-        floor = QUIET if name in OBJECTIONS else 0.0
+        floor = QUIET if name in CUSTOMER_ONLY else 0.0
         curve = [f1(chances[counted, column] >= t, wanted) if t >= floor else 0.0 for t in GRID]
         # The mean of neighbours, so that one lucky sentence does not choose the threshold.
         smooth = np.convolve(np.pad(curve, 3, mode="edge"), np.ones(7) / 7, mode="valid")

@@ -13,6 +13,7 @@ from coach_server.domain.transcript import Speaker
 BARE_WORDS = 7
 _ANSWER = 0.7
 _GUESS = 0.45
+_AFTER_OBJECTION = 0.6
 _LATE = (Stage.NEXT_STEPS, Stage.CLOSING, Stage.CONVERSION)
 _OBJECTIONS = {str(o): o for o in Objection}
 _SIGNALS = {str(s): s for s in Signal}
@@ -32,6 +33,8 @@ def findings_of(cues: Cues, text: str, speaker: Speaker, context: Sequence[str] 
     found = cues.find(words, speaker) + questions(cues, words)
     if speaker is Speaker.CUSTOMER and context:
         found += _answers(cues, words, found, context[-1])
+    if speaker is Speaker.AGENT and context:
+        found += _follows(cues, words, context[-1])
     found = _settle(found)
     stage = _stage(found, speaker)
     rest = [f for f in found if f.name not in _STAGES]
@@ -89,6 +92,13 @@ def _answers(cues: Cues, words: Words, found: Sequence[Finding], asked: str) -> 
     if not result and stage is not None and not known & _STAGES.keys():
         result.append(Finding(stage.name, quote, _GUESS))
     return result
+
+
+def _follows(cues: Cues, words: Words, heard: str) -> list[Finding]:
+    """What the agent says right after an objection most likely handles it."""
+    if any(f.name in _OBJECTIONS for f in cues.find(words_of(heard), Speaker.CUSTOMER)):
+        return [Finding(Stage.OBJECTION_HANDLING, words.quote(0, len(words.forms) - 1), _AFTER_OBJECTION)]
+    return []
 
 
 def _settle(found: list[Finding]) -> list[Finding]:

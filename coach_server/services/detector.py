@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from coach_server import paths
 from coach_server.domain.cuefile import parse_cues
 from coach_server.domain.cues import Cues, Finding, words_of
-from coach_server.domain.detection import Detection, TechniqueHit
+from coach_server.domain.detection import Detection, Signal, TechniqueHit
 from coach_server.domain.language import base, guess_language
 from coach_server.domain.reading import detection_of, findings_of, is_bare
 from coach_server.domain.transcript import Speaker
@@ -31,6 +31,7 @@ CACHED_TEXTS = 2048
 EMBEDDED_CHARS = 1000
 BATCH = 32
 DEFAULT_LANGUAGE = "en"
+QUESTIONS = (str(Signal.QUESTION_OPEN), str(Signal.QUESTION_CLOSED))
 
 Vector = NDArray[np.float32]
 
@@ -114,6 +115,10 @@ class Detector:
             result += [self._finish(s, self._findings(s), vectors.get(_key(s.text))) for s in batch]
         return result
 
+    def forget(self) -> None:
+        """Drop what is remembered of texts."""
+        self._vectors.clear()
+
     async def _vector(self, sentence: Sentence) -> Vector | None:
         key = _key(sentence.text)
         if self._embedder is None or not key or self._is_bare(sentence):
@@ -165,6 +170,7 @@ def _decide(head: Head, sentence: Sentence, findings: list[Finding], vector: Vec
     chances = dict(zip(LABELS, map(float, row), strict=True))
     quotes = {f.name: f.quote for f in findings}
     whole = sentence.text.strip()
+    asked = any(name in quotes for name in QUESTIONS)
     decided: list[Finding] = []
     stage = max(STAGES, key=lambda name: chances[name])
     if chances[stage] >= head.thresholds[stage]:
@@ -172,6 +178,8 @@ def _decide(head: Head, sentence: Sentence, findings: list[Finding], vector: Vec
     for name in (*OBJECTIONS, *SIGNALS):
         if sentence.speaker is Speaker.AGENT and name in CUSTOMER_ONLY:
             continue
+        if name in QUESTIONS and asked and name not in quotes:
+            continue  # the form told which kind it is; the embedding must not add the other one
         if chances[name] >= head.thresholds[name]:
             decided.append(Finding(name, quotes.get(name, whole), chances[name]))
     return decided
