@@ -29,6 +29,7 @@ from coach_server.api.http import Rest, error_middleware, hide_library, security
 from coach_server.api.metrics import Sources, registry
 from coach_server.api.rest_calls import RestCalls
 from coach_server.api.rest_ops import RestOps
+from coach_server.api.rest_privacy import RestPrivacy
 from coach_server.api.rest_tools import RestTools
 from coach_server.api.sockets import Sockets
 from coach_server.clock import Clock, SystemClock
@@ -63,12 +64,15 @@ from coach_server.services.costs import CostGovernor, Prices
 from coach_server.services.day_costs import DayCosts
 from coach_server.services.detector import Detector
 from coach_server.services.ears import CallEars
+from coach_server.services.export import Export
 from coach_server.services.figures import Figures
 from coach_server.services.generate import Generator
 from coach_server.services.jobs import JobRunner
 from coach_server.services.limits import Limits
+from coach_server.services.privacy import Erasure
 from coach_server.services.prompts import Prompts
 from coach_server.services.reports import Reports
+from coach_server.services.retention import Retention
 from coach_server.services.transcription import Transcriptions
 from coach_server.settings import Settings
 from coach_server.storage import clockwork
@@ -80,6 +84,7 @@ DRAIN_NOTICE_S = 3.0
 RECONNECT_WITHIN_MS = 5000
 SWEEP_EVERY_S = 60.0
 COSTS_EVERY_S = 20.0
+RETENTION_EVERY_S = 3600.0  # one instance sweeps, once a day
 # Embeddings that `CallEars` made ahead are there at once; others are not waited for.
 SECOND_LOOK_S = 0.01
 
@@ -247,6 +252,10 @@ def build_app(settings: Settings, replacements: Replacements | None = None) -> w
         ),
     ).register(rest)
     RestCalls(Archive(database)).register(rest)
+    letters = Outbox(settings.data_dir / "outbox", clock)
+    retention = Retention(database, letters, clock, days=settings.transcript_retention_days, owner=node)
+    erasure = Erasure(database, calls, letters, clock, secret=_derived(settings, "erasure receipts"))
+    RestPrivacy(erasure, Export(database, clock), retention).register(rest)
     Console(
         gate=gate,
         content=content,
@@ -280,7 +289,7 @@ def build_app(settings: Settings, replacements: Replacements | None = None) -> w
             _around(lambda: _running_calls(calls)),
             _around(lambda: _task(jobs.run(), "jobs")),
             _around(lambda: transcriptions),
-            _around(lambda: _scheduled(coaching, day_costs)),
+            _around(lambda: _scheduled(coaching, day_costs, retention)),
             _around(lambda: _task(ears.run(), "ears")),
             _around(lambda: _asking_models(llm, settings)),
         )
@@ -446,13 +455,17 @@ async def _running_calls(calls: Calls) -> AsyncIterator[None]:
 
 
 @asynccontextmanager
-async def _scheduled(coaching: Coaching, day_costs: DayCosts) -> AsyncIterator[None]:
+async def _scheduled(coaching: Coaching, day_costs: DayCosts, retention: Retention) -> AsyncIterator[None]:
     """Process-wide clockwork; each tick is claimed, so that one instance does it."""
     scheduler = AsyncIOScheduler(
         timezone="UTC", job_defaults={"misfire_grace_time": 30, "coalesce": True, "max_instances": 1}
     )
     scheduler.add_job(_sweep, "interval", seconds=SWEEP_EVERY_S, args=[coaching], id="stale calls")
     scheduler.add_job(day_costs.sync, "interval", seconds=COSTS_EVERY_S, id="costs of the day")
+    scheduler.add_job(retention.tick, "interval", seconds=RETENTION_EVERY_S, id="old words")
+    # At once too: the server may have been off while words grew old, and a call that nobody came back to must
+    # not count as ended today.
+    scheduler.add_job(retention.tick, id="old words at the start")
     await day_costs.sync()
     scheduler.start()
     try:

@@ -144,6 +144,14 @@ class Settings(BaseSettings):
         "them read. Empty: plain text.",
     )
 
+    transcript_retention_days: int = Field(
+        90,
+        ge=0,
+        le=36_500,
+        validation_alias="TRANSCRIPT_RETENTION_DAYS",
+        description="Words of a conversation are deleted so many days after its end; figures stay. 0: never.",
+    )
+
     # The model
     openai_api_key: SecretStr = Field(
         SecretStr(""),

@@ -10,6 +10,7 @@ from coach_server.api.call_events import CallEvents
 from coach_server.api.http import Rest
 from coach_server.api.rest_calls import RestCalls
 from coach_server.api.rest_ops import RestOps
+from coach_server.api.rest_privacy import RestPrivacy
 from coach_server.api.rest_tools import RestTools
 from coach_server.api.sockets import Sockets
 
@@ -35,6 +36,7 @@ def declared() -> tuple[Rest, Sockets]:
         calls=nothing, gate=nothing, clock=nothing, healthy=nothing, draining=nothing, registry=nothing
     ).register(rest)
     RestCalls(nothing).register(rest)
+    RestPrivacy(nothing, nothing, nothing).register(rest)
     RestTools(
         generator=nothing,
         reports=nothing,

@@ -605,6 +605,55 @@ class AnalysisAnswer(Glance):
     improvements: list[Improvement]
 
 
+Counts = Annotated[dict[str, Count], Field(description="Rows of each table; what had none is left out.")]
+
+
+class ErasureReceipt(Outbound):
+    """What was erased. It holds nothing about whose it was."""
+
+    receiptId: str
+    at: Millis
+    counts: Counts
+
+
+class Sweep(Outbound):
+    kind: Literal["transcripts"]
+    at: Millis
+    before: Millis
+    """What ended before this moment lost its words."""
+    counts: Counts
+
+
+class SweepsAnswer(Outbound):
+    """The evidence that old words were deleted, newest first."""
+
+    retentionDays: Count
+    """0: nothing is deleted by age."""
+    sweeps: list[Sweep]
+
+
+class ExportedConversation(ConversationDetail):
+    transcript: list[StoredSegment]
+    tips: list[StoredTip]
+    analysis: AnalysisAnswer | None
+
+
+class UnreadableConversation(Outbound):
+    """It was encrypted with a key that is not configured, or was changed."""
+
+    conversationId: str
+    unreadable: Literal[True]
+
+
+class UserExport(Outbound):
+    """All that is stored of a user."""
+
+    format: Literal[1]
+    exportedAt: Millis
+    userId: str
+    conversations: list[ExportedConversation | UnreadableConversation]
+
+
 class GenerateAnswer(Outbound):
     success: Literal[True]
     data: str

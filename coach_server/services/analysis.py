@@ -386,6 +386,32 @@ def _cut(text: str) -> str:
     return text[: QUOTE_CHARS - 1].rsplit(" ", 1)[0] + "…"
 
 
+# Texts of a document that name what was found, from closed sets or from files of ours.
+_NAMES = {
+    "conversationId", "language", "wordingLanguage", "source", "status", "stage", "reached", "last", "kind",
+    "met", "aftermath", "speaker", "recommendationId", "trigger", "techniqueId", "fate", "label", "lineId",
+    "reaction", "stageBefore", "stageAfter", "id", "betterLine",
+}  # fmt: skip
+# Sentences that may repeat what was said, where the document's shape wants a text.
+_SENTENCES = {"summary", "text", "advice"}
+
+
+def without_words(document: Mapping[str, Any]) -> dict[str, Any]:
+    """The document as figures: every text that is not a known name is gone, and the facts with it."""
+    kept = {key: _without_words(key, value) for key, value in document.items()}
+    return kept | {"facts": {}}
+
+
+def _without_words(key: str, value: Any) -> Any:
+    if isinstance(value, dict):
+        return {name: _without_words(name, item) for name, item in value.items()}
+    if isinstance(value, list):
+        return [_without_words(key, item) for item in value]
+    if not isinstance(value, str) or key in _NAMES:
+        return value
+    return "" if key in _SENTENCES else None
+
+
 async def polish(document: dict[str, Any], record: CallRecord, ask: Ask) -> dict[str, Any]:
     """The document with summary and advice in a model's words, where the model gave usable ones.
 

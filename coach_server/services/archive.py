@@ -6,11 +6,12 @@ from typing import Any
 
 from coach_server.clock import millis
 from coach_server.domain.tip import ShownTip
+from coach_server.domain.transcript import Utterance
 from coach_server.errors import Conflict, NotFound
 from coach_server.services.access import Principal, Role
 from coach_server.services.costs import Spent
 from coach_server.storage import analyses, conversations, tips, transcripts
-from coach_server.storage.conversations import ListedConversation, StoredConversation
+from coach_server.storage.conversations import ListedConversation, StoredConversation, Whose
 from coach_server.storage.database import Database
 
 ANALYSIS_RETRY_S = 2.0
@@ -46,31 +47,20 @@ class Archive:
         }
 
     async def conversation(self, principal: Principal, call_id: str) -> dict[str, Any]:
-        return _detailed(await self._own(principal, call_id))
+        return detailed(await self._own(principal, call_id))
 
     async def transcript(self, principal: Principal, call_id: str) -> dict[str, Any]:
         """`{segments: [{sequence, segmentId, speaker, text, timestamp}]}`, in the order they were heard."""
         await self._own(principal, call_id)
         async with self._database.read() as conn:
             said = await transcripts.all(conn, call_id)
-        segments = [
-            {
-                "sequence": utterance.sequence,
-                "segmentId": utterance.segment_id,
-                "speaker": "agent" if utterance.speaker == "agent" else "caller",
-                "text": utterance.text,
-                "timestamp": millis(utterance.said_at),
-                "confidence": utterance.confidence,
-            }
-            for utterance in said
-        ]
-        return {"conversationId": call_id, "segments": segments}
+        return {"conversationId": call_id, "segments": [segment(one) for one in said]}
 
     async def tips(self, principal: Principal, call_id: str) -> dict[str, Any]:
         await self._own(principal, call_id)
         async with self._database.read() as conn:
             shown = await tips.of(conn, call_id)
-        return {"conversationId": call_id, "tips": [_tip(one) for one in shown]}
+        return {"conversationId": call_id, "tips": [tip(one) for one in shown]}
 
     async def analysis(self, principal: Principal, call_id: str) -> dict[str, Any]:
         """The document. Raises Conflict with a time to come back while it is not ready."""
@@ -93,7 +83,7 @@ class Archive:
         return stored
 
 
-def may_see(principal: Principal, call: StoredConversation) -> bool:
+def may_see(principal: Principal, call: StoredConversation | Whose) -> bool:
     """An API key sees what it started without a user; a user the own calls, a manager the team's, an admin
     all of the key."""
     if call.principal != principal.key:
@@ -138,7 +128,7 @@ def _listed(row: ListedConversation | StoredConversation) -> dict[str, Any]:
     }
 
 
-def _detailed(row: StoredConversation) -> dict[str, Any]:
+def detailed(row: StoredConversation) -> dict[str, Any]:
     return {
         **_listed(row),
         "storeTranscript": row.store_transcript,
@@ -149,22 +139,33 @@ def _detailed(row: StoredConversation) -> dict[str, Any]:
     }
 
 
-def _tip(shown: ShownTip) -> dict[str, Any]:
-    tip = shown.tip
+def segment(utterance: Utterance) -> dict[str, Any]:
+    return {
+        "sequence": utterance.sequence,
+        "segmentId": utterance.segment_id,
+        "speaker": "agent" if utterance.speaker == "agent" else "caller",
+        "text": utterance.text,
+        "timestamp": millis(utterance.said_at),
+        "confidence": utterance.confidence,
+    }
+
+
+def tip(shown: ShownTip) -> dict[str, Any]:
+    content = shown.tip
     return {
         "recommendationId": shown.recommendation_id,
-        "stage": tip.stage.value,
-        "heading": tip.heading,
-        "context": tip.context,
+        "stage": content.stage.value,
+        "heading": content.heading,
+        "context": content.context,
         "options": [
             {"id": option.line_id, "label": option.label.value, "script": option.script}
-            for option in tip.options
+            for option in content.options
         ],
-        "source": tip.source.value,
-        "degraded": tip.degraded,
+        "source": content.source.value,
+        "degraded": content.degraded,
         "trigger": shown.trigger.value,
-        "techniqueId": tip.technique_id,
-        "why": tip.why,
+        "techniqueId": content.technique_id,
+        "why": content.why,
         "latencyMs": shown.latency_ms,
         "timestamp": millis(shown.shown_at),
         "selectedOption": shown.selected_option,

@@ -82,6 +82,10 @@ class Ears(Protocol):
 
     def facts(self, known: Mapping[str, str], utterance: Utterance, language: str) -> Mapping[str, str]: ...
 
+    def forget(self) -> None:
+        """Drop what is remembered of texts."""
+        ...
+
 
 @dataclass(frozen=True, slots=True)
 class CallTools:
@@ -127,6 +131,13 @@ class _Leave:
 
 
 @dataclass(frozen=True, slots=True)
+class _Forget:
+    """Drop the call and keep nothing more of it: it is being erased."""
+
+    done: asyncio.Future[None]
+
+
+@dataclass(frozen=True, slots=True)
 class _Yield:
     """Another instance asks for the call on behalf of `contender`; `given` tells whether it gets it."""
 
@@ -134,7 +145,7 @@ class _Yield:
     given: asyncio.Future[bool]
 
 
-Item = Request | CallEvent | ChunkReady | _Probed | _Gone | _Announce | _Leave | _Yield
+Item = Request | CallEvent | ChunkReady | _Probed | _Gone | _Announce | _Leave | _Forget | _Yield
 
 
 class LiveCall:
@@ -214,6 +225,16 @@ class LiveCall:
         self._inbox.put(_Leave(done))
         return done
 
+    def forget(self) -> asyncio.Future[None]:
+        """Stop without keeping anything more. Resolves when nothing of this call is on its way any more."""
+        done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._inbox.put(_Forget(done))
+        return done
+
+    def is_of(self, principal_key: str, user_id: str | None) -> bool:
+        card = self._card
+        return card is not None and (card.principal_key, card.user_id) == (principal_key, user_id)
+
     async def run(self) -> None:
         """Own the call until it has ended, was left, or turns out not to exist."""
         try:
@@ -273,6 +294,8 @@ class LiveCall:
                 self._emit(item.name, payload)
             case _Leave():
                 await self._leave(item)
+            case _Forget():
+                await self._forgotten(item)
             case _Yield():
                 await self._yield(item)
             case _:
@@ -623,8 +646,18 @@ class LiveCall:
         except StorageFailed:
             self._log.warning("A call was left without its state being saved")
         self._left = True
-        if not item.done.done():
-            item.done.set_result(None)
+        _done(item.done)
+
+    async def _forgotten(self, item: _Forget) -> None:
+        self._tips.stop()
+        self._left = True
+        machine, now = self._the_machine, self._tools.clock.now()
+        if not machine.ended:
+            status = EndStatus.ENDED.value
+            payload = messages.conversation_ended(self.id, machine, status, self.meter.public(), now)
+            self._outbox.number("CONVERSATION_ENDED", payload, now).ready = True
+        await self._tools.store.forget(self.id)
+        _done(item.done)
 
     # --- ending
 
@@ -648,8 +681,8 @@ class LiveCall:
                 item.refuse(error)
             elif isinstance(item, _Yield):
                 _settle(item.given, True)
-            elif isinstance(item, _Leave) and not item.done.done():
-                item.done.set_result(None)
+            elif isinstance(item, _Leave | _Forget):
+                _done(item.done)
 
     def _spawn(self, work: Coroutine[Any, Any, None], name: str) -> asyncio.Task[None]:
         return self._the_group.create_task(work, name=name)
@@ -671,6 +704,11 @@ class LiveCall:
         if self._card is None:
             raise NotFound()
         return self._card
+
+
+def _done(future: asyncio.Future[None]) -> None:
+    if not future.done():
+        future.set_result(None)
 
 
 def _settle(given: asyncio.Future[bool], value: bool) -> None:

@@ -192,6 +192,21 @@ class CallStore:
         if any(place[0] == call_id for place in self._held):
             raise StorageFailed()
 
+    async def forget(self, call_id: str) -> None:
+        """Wait until nothing of this call is on its way to the database, and keep nothing for later."""
+        self._drop(call_id)
+        try:
+            await self._journal.put()
+        except StorageFailed:
+            logger.bind(conversation=call_id).warning("What was on its way could not be stored")
+        # What failed meanwhile is held again by now.
+        self._drop(call_id)
+
+    def _drop(self, call_id: str) -> None:
+        self._unwritten.pop(call_id, None)
+        self._held = {place: write for place, write in self._held.items() if place[0] != call_id}
+        self._lost = {place for place in self._lost if place[0] != call_id}
+
     async def events_since(self, call_id: str, seq: int) -> list[tuple[int, str, dict[str, Any]]]:
         async with self._database.read() as conn:
             return await call_events.since(conn, call_id, seq, REPLAY_LIMIT)

@@ -13,7 +13,7 @@ import hmac
 import re
 import uuid
 from collections import Counter
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Collection, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -48,6 +48,7 @@ from coach_server.storage.conversations import NewConversation
 
 STORE_WAIT_S = 0.6  # a start is acknowledged within a second, also while the database is away
 RELEASE_WAIT_S = 3.0
+FORGET_WAIT_S = 10.0
 RENEW_EVERY_S = LEASE_S / 3
 # API key's name, user, idempotency key.
 StartKey = tuple[str, str | None, str]
@@ -308,6 +309,27 @@ class Calls:
             if (call := self._live.get(call_id)) is not None:
                 call.socket_gone(sid)
 
+    async def forget(self, principal_key: str, user_id: str | None, call_ids: Collection[str]) -> int:
+        """Drop the calls of this user (None: no user's) and these calls, here and on every other instance,
+        keeping nothing more of them. Answers how many were live here; the others go within seconds, and what
+        they write meanwhile is refused once their rows are gone."""
+        await self._bus.publish(
+            None,
+            {"type": "forget", "principal": principal_key, "user": user_id, "calls": sorted(call_ids)},
+        )
+        return await self._forget_here(principal_key, user_id, call_ids)
+
+    async def _forget_here(self, principal_key: str, user_id: str | None, call_ids: Collection[str]) -> int:
+        self._tools.ears.forget()
+        going = [
+            call.forget()
+            for call in self._live.values()
+            if call.id in call_ids or (user_id is not None and call.is_of(principal_key, user_id))
+        ]
+        if going:
+            await asyncio.wait(going, timeout=FORGET_WAIT_S)
+        return len(going)
+
     # --- housekeeping
 
     async def sweep(self, abandoned_before: float) -> None:
@@ -359,6 +381,9 @@ class Calls:
                 waiter = self._asked.get(str(message.get("request")))
                 if waiter is not None and not waiter.done():
                     waiter.set_result(bool(message.get("given")))
+            case "forget":
+                user, calls = message.get("user"), message.get("calls") or ()
+                await self._forget_here(str(message.get("principal")), user, set(map(str, calls)))
             case "announce":
                 if (call := self._live.get(str(message.get("call")))) is not None:
                     call.announce(str(message.get("name")), dict(message.get("document") or {}))

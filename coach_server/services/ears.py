@@ -39,6 +39,11 @@ class CallEars:
     def facts(self, known: Mapping[str, str], utterance: Utterance, language: str) -> Mapping[str, str]:
         return self._facts.collect(known, utterance, language)
 
+    def forget(self) -> None:
+        """Drop every text that is remembered, or waits to be embedded."""
+        self._ahead.clear()
+        self._detector.forget()
+
     async def run(self) -> None:
         """Embed what may be needed soon, for ever."""
         await self._detector.detect("hello", speaker=Speaker.CUSTOMER, language="en")  # loads the weights

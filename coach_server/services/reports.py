@@ -53,7 +53,9 @@ class Reports:
         self._check_domains([call.agent_email, *cc])
         self._rate.count(call.agent_email.lower())
         page = await asyncio.to_thread(report_page.render, report, language=self._language, zone=self._zone)
-        message = MailMessage(self._sender, (call.agent_email,), page.subject, page.text, page.html, cc)
+        message = MailMessage(
+            self._sender, (call.agent_email,), page.subject, page.text, page.html, cc, call.conversation_id
+        )
         message_id = await self._mail.send(message)
         logger.bind(message=message_id, copies=len(cc), characters=len(page.html)).info("call report sent")
         return message_id

@@ -41,6 +41,11 @@ async def claim_tick(conn: AsyncConnection, name: str, *, owner: str, now: float
     return claimed.rowcount == 1
 
 
+async def give_back_tick(conn: AsyncConnection, name: str, *, owner: str) -> None:
+    """The work that this instance claimed was not done: it is due again at once."""
+    await conn.execute(update(t).where(t.c.name == name, t.c.owner == owner).values(last_run_at=None))
+
+
 async def add_daily_cost(
     conn: AsyncConnection,
     *,

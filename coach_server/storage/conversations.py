@@ -92,7 +92,14 @@ class ListedConversation:
 
     @property
     def cursor(self) -> str:
-        return f"{round(self.started_at * 1000)}.{self.id}"
+        return _cursor(self.started_at, self.id)
+
+
+@dataclass(frozen=True, slots=True)
+class Whose:
+    principal: str
+    user_id: str | None
+    team_id: str | None
 
 
 _STORED = tuple(StoredConversation.__dataclass_fields__)
@@ -110,6 +117,7 @@ def insert(row: NewConversation) -> Write:
         "last_seq": 0,
         "last_sequence": 0,
         "analysis_status": "none",
+        "words_deleted_at": None,
     }
     return Write("conversations", "insert", values)
 
@@ -144,6 +152,13 @@ def save_state(
 async def load(conn: AsyncConnection, id: str) -> StoredConversation | None:
     found = await conn.execute(_select(_STORED).where(t.c.id == id))
     return _stored(found.one_or_none(), cipher_of(conn))
+
+
+async def whose(conn: AsyncConnection, id: str) -> Whose | None:
+    """Whom a conversation belongs to; also of one whose content cannot be read."""
+    found = await conn.execute(select(t.c.principal, t.c.user_id, t.c.team_id).where(t.c.id == id))
+    row = found.one_or_none()
+    return None if row is None else Whose(row.principal, row.user_id or None, row.team_id)
 
 
 async def claim(conn: AsyncConnection, id: str, *, owner: str, now: float, lease_s: float) -> bool:
@@ -272,6 +287,21 @@ async def listing(
     )
     cipher = cipher_of(conn)
     return [ListedConversation(**_named(row, cipher)) for row in found]
+
+
+async def ids_of_user(
+    conn: AsyncConnection, principal: str, user_id: str, *, limit: int, cursor: str | None = None
+) -> list[tuple[str, str]]:
+    """(id, cursor) of a user's conversations, newest first, whether or not their content can be read."""
+    wanted = select(t.c.id, t.c.started_at).where(t.c.principal == principal, t.c.user_id == user_id)
+    if cursor is not None:
+        wanted = wanted.where(_after(cursor))
+    found = await conn.execute(wanted.order_by(t.c.started_at.desc(), t.c.id.desc()).limit(limit))
+    return [(row.id, _cursor(row.started_at, row.id)) for row in found]
+
+
+def _cursor(started_at: float, id: str) -> str:
+    return f"{round(started_at * 1000)}.{id}"
 
 
 def _lease_over(now: float) -> ColumnElement[bool]:

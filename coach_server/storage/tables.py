@@ -92,6 +92,7 @@ conversations = Table(
     Column("lease_until", Moment),
     Column("usage", Document, nullable=False),
     Column("analysis_status", Text, nullable=False),
+    Column("words_deleted_at", Moment),
     CheckConstraint("status IN ('active', 'ended', 'abandoned')", name="status"),
     CheckConstraint("analysis_status IN ('none', 'pending', 'done', 'failed')", name="analysis_status"),
     UniqueConstraint("principal", "user_id", "idempotency_key"),
@@ -215,6 +216,29 @@ daily_costs = Table(
     Column("input_tokens", BigInteger, nullable=False),
     Column("cached_tokens", BigInteger, nullable=False),
     Column("output_tokens", BigInteger, nullable=False),
+)
+
+# Evidence that what is too old was deleted (trust.md G27).
+sweeps = Table(
+    "sweeps",
+    metadata,
+    Column("id", RowId, primary_key=True),
+    Column("kind", Text, nullable=False),
+    Column("at", Moment, nullable=False),
+    Column("before", Moment, nullable=False),
+    Column("counts", Document, nullable=False),
+)
+
+# Receipts of erasures: that something was erased and how much, and nothing of what or whose (G28).
+erasures = Table(
+    "erasures",
+    metadata,
+    Column("id", Text, primary_key=True),
+    Column("kind", Text, nullable=False),
+    Column("at", Moment, nullable=False),
+    Column("digest", Text, nullable=False),
+    Column("counts", Document, nullable=False),
+    CheckConstraint("kind IN ('user', 'conversation')", name="kind"),
 )
 
 

@@ -64,7 +64,7 @@ async def test_a_database_of_a_newer_server_is_refused(database: Database) -> No
             await database.start()
     finally:
         async with database.transaction() as conn:
-            await conn.execute(text("UPDATE alembic_version SET version_num = '0001'"))
+            await conn.execute(text("UPDATE alembic_version SET version_num = '0002'"))
 
 
 async def test_instances_that_start_at_once_migrate_once(empty_database_url: str) -> None:
@@ -91,7 +91,7 @@ async def test_instances_that_start_at_once_migrate_once(empty_database_url: str
     ] * 3
     async with started(empty_database_url) as database, database.read() as conn:
         versions = (await conn.execute(text("SELECT version_num FROM alembic_version"))).scalars()
-        assert list(versions) == ["0001"]
+        assert list(versions) == ["0002"]
 
 
 @asynccontextmanager

@@ -47,6 +47,8 @@ class MailMessage:
     text: str
     html: str
     cc: tuple[str, ...] = ()
+    conversation_id: str | None = None
+    """The call it is about; an outbox finds it by that."""
 
     def __post_init__(self) -> None:
         if not is_sender(self.sender):
@@ -56,6 +58,8 @@ class MailMessage:
                 raise Invalid("A recipient is not an e-mail address.", field=field)
         if not self.to:
             raise Invalid("A message needs a recipient.", field="to")
+        if self.conversation_id is not None and _CONTROL.search(self.conversation_id):
+            raise Invalid("The id must be one line.", field="conversationId")
         if _CONTROL.search(self.subject):
             raise Invalid("The subject must be one line.", field="subject")
 
