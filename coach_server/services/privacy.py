@@ -20,7 +20,8 @@ from coach_server.storage import conversations, privacy
 from coach_server.storage.database import Database
 from coach_server.storage.privacy import Receipt
 
-BATCH = 100
+# Conversations of one transaction: some ten thousand rows, while which nobody else can write to SQLite.
+BATCH = 20
 # A user who goes on starting calls while being erased is erased again, so often at most.
 ROUNDS = 1_000
 

@@ -25,6 +25,9 @@ from coach_server.storage.migrate import migrate
 # A reader of several tables sees them all at one moment; on SQLite every transaction does.
 _ONE_SNAPSHOT: dict[str, Any] = {"isolation_level": "REPEATABLE READ", "postgresql_readonly": True}
 HEALTHY_WITHIN_S = 1.0
+SCRUB_TRIES = 20
+SCRUB_PAUSE_S = 0.25
+SCRUB_BUSY_S = 0.1
 _POSTGRES = {"postgres", "postgresql", "postgresql+asyncpg"}
 _SQLITE = {"sqlite", "sqlite+aiosqlite"}
 _SSL_MODES = {"disable", "allow", "prefer", "require", "verify-ca", "verify-full"}
@@ -170,8 +173,13 @@ class Database:
         if self.dialect != "sqlite":
             return True
         with _storage("The write-ahead log could not be emptied."):
-            async with self.writing():
-                return await asyncio.to_thread(_empty_wal, self.url.database or "", self._busy_s)
+            for _ in range(SCRUB_TRIES):
+                async with self.writing():
+                    if await asyncio.to_thread(_empty_wal, self.url.database or ""):
+                        return True
+                # Not while we hold the turn: whoever writes must not wait for whoever reads.
+                await self.clock.sleep_until(self.clock.now() + SCRUB_PAUSE_S)
+            return False
 
     @asynccontextmanager
     async def _connected(self) -> AsyncIterator[AsyncConnection]:
@@ -199,10 +207,10 @@ def _make_folder(url: URL) -> None:
     Path(url.database or "").absolute().parent.mkdir(parents=True, exist_ok=True)
 
 
-def _empty_wal(path: str, busy_s: float) -> bool:
+def _empty_wal(path: str) -> bool:
     connection = sqlite3.connect(path, isolation_level=None)
     try:
-        prepare_sqlite(connection, timeout_s=busy_s)
+        prepare_sqlite(connection, timeout_s=SCRUB_BUSY_S)
         busy, _, _ = connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
     finally:
         connection.close()

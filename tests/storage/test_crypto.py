@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import sqlite3
+from base64 import b64encode
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import replace
@@ -11,8 +12,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from loguru import logger
 from sqlalchemy import make_url, select, text, update
 
+from coach_server import cli
+from coach_server.__main__ import warn_of_plain_text
 from coach_server.cli.rotate import rotate
 from coach_server.clock import SystemClock
 from coach_server.errors import StorageFailed
@@ -336,7 +340,7 @@ async def test_scrubbing_empties_the_write_ahead_log(sqlite_url: str) -> None:
 
 
 async def test_scrubbing_says_when_somebody_still_reads(sqlite_url: str) -> None:
-    database = Database(sqlite_url, clock=SystemClock(), busy_s=0.05)
+    database = Database(sqlite_url, clock=SystemClock())
     await database.start()
     await fill(database)
     reader = sqlite3.connect(make_url(sqlite_url).database or "", isolation_level=None)
@@ -349,13 +353,64 @@ async def test_scrubbing_says_when_somebody_still_reads(sqlite_url: str) -> None
         await database.close()
 
 
+async def test_scrubbing_waits_for_a_reader_that_goes(sqlite_url: str) -> None:
+    async with opened(sqlite_url) as database:
+        await fill(database)
+        reader = sqlite3.connect(make_url(sqlite_url).database or "", isolation_level=None)
+        reader.execute("BEGIN")
+        reader.execute("SELECT count(*) FROM utterances").fetchone()
+        scrubbing = asyncio.create_task(database.scrub())
+        # Somebody writes while the log cannot be emptied.
+        await store(database, transcripts.insert("c1", utterance(9, "meanwhile")))
+        reader.close()
+        assert await scrubbing
+
+
+def test_the_command_needs_a_key_and_says_so(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("DATA_ENCRYPTION_KEY", raising=False)
+    assert cli.main(["rotate-keys"]) == cli.FAILED
+    assert "DATA_ENCRYPTION_KEY is not set" in capsys.readouterr().err
+
+
+def test_the_command_encrypts_what_the_settings_point_at(
+    sqlite_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    async def before() -> None:
+        async with opened(sqlite_url) as database:
+            await fill(database)
+
+    asyncio.run(before())
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("DATABASE_URL", sqlite_url)
+    monkeypatch.setenv("DATA_ENCRYPTION_KEY", b64encode(NEW[1]).decode())
+    assert cli.main(["rotate-keys", "--batch", "3"]) == cli.OK
+    assert "utterances: 7 of 7 rows encrypted now" in capsys.readouterr().out
+    path = make_url(sqlite_url).database or ""
+    assert not any(CANARY.encode() in file.read_bytes() for file in Path(path).parent.glob("coach.db*"))
+
+
+@pytest.mark.parametrize(
+    ("env", "key", "warned"), [("production", "", 1), ("production", "k", 0), ("test", "", 0)]
+)
+def test_production_without_a_key_is_warned(tmp_path: Path, env: str, key: str, warned: int) -> None:
+    told: list[str] = []
+    sink = logger.add(told.append, level="WARNING")
+    value = b64encode(NEW[1]).decode() if key else ""
+    try:
+        warn_of_plain_text(test_settings(tmp_path, APP_ENV=env, DATA_ENCRYPTION_KEY=value))
+    finally:
+        logger.remove(sink)
+    assert len([line for line in told if "DATA_ENCRYPTION_KEY is not set" in line]) == warned
+
+
 def test_the_columns_that_are_encrypted_exist() -> None:
     for one in SEALED.values():
         assert {*one.row, *one.columns} <= set(metadata.tables[one.table].c.keys())
 
 
 def settings(data_dir: Path, url: str, *keys: tuple[str, bytes]) -> Any:
-    from base64 import b64encode
-
     value = ",".join(f"{id}:{b64encode(key).decode()}" for id, key in keys)
     return test_settings(data_dir, DATABASE_URL=url, DATA_ENCRYPTION_KEY=value)
