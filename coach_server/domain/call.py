@@ -60,6 +60,7 @@ from coach_server.domain.events import (
     TipReady,
     UpgradeTip,
 )
+from coach_server.domain.facts import sentence_with
 from coach_server.domain.tip import (
     RECENT_TIPS,
     Exchange,
@@ -226,6 +227,8 @@ class CallCoach:
         self.stage = stages.advance(self.stage, detection, utterance.speaker)
         if utterance.speaker is Speaker.CUSTOMER:
             self._weigh(detection.objections, detection.signals)
+            if hurts := (detection.evidence or {}).get(Signal.PAIN):
+                self.facts.setdefault("pain", sentence_with(hurts, utterance.text))
         self._capture(utterance, now)
         return []
 

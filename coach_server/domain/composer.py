@@ -15,7 +15,7 @@ from coach_server.domain import playbook as books
 from coach_server.domain.detection import Detection, Signal
 from coach_server.domain.facts import shorten
 from coach_server.domain.listening import Noticed, is_bare, is_informal, notice
-from coach_server.domain.moves import Reading, after_conversion, choose
+from coach_server.domain.moves import Reading, after_conversion, choose, told
 from coach_server.domain.phrases import (
     JUST_SAID,
     TOLD,
@@ -91,6 +91,7 @@ class _Work:
             [text for who, text in said if who is Speaker.CUSTOMER],
             phrases.listening,
         )
+        self.told = told(request, phrases.listening)
         self.noticed = self._notice()
         self.values = self._values()
         self.recent = _recent(request)
@@ -175,7 +176,7 @@ class _Work:
         for phrase in phrases:
             if (
                 self._fillable(phrase)
-                and not any(self.request.facts.get(fact) for fact in phrase.asks)
+                and not self.told & phrase.asks
                 and (phrase.when is None or phrase.when.search(self.reading.focus))
                 and (phrase.unless is None or not phrase.unless.search(self.reading.focus))
             ):

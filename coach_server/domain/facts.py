@@ -133,6 +133,14 @@ def plain(text: str) -> str:
     return " ".join("".join(c for c in kept if unicodedata.category(c) not in ("Cc", "Cs", "Cf")).split())
 
 
+def sentence_with(quote: str, text: str) -> str:
+    """The sentence of `text` that holds `quote`, as the value of a fact."""
+    wanted = plain(quote).casefold()
+    spoken = [plain(part) for part in re.split(r"(?<=[.!?…])\s+", text[:HEARD_CHARS])]
+    found = next((part for part in spoken if wanted in part.casefold()), plain(quote))
+    return shorten(found, VALUE_CHARS).strip(" .,;:!?…-–'\"")
+
+
 def shorten(text: str, limit: int) -> str:
     """At most `limit` characters, cut at a word's end where there is one."""
     if len(text) <= limit:

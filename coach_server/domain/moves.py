@@ -8,11 +8,13 @@ from dataclasses import dataclass, field
 
 from coach_server.domain.detection import Detection, Objection, Signal
 from coach_server.domain.listening import is_bare
-from coach_server.domain.phrases import Move, Phrases, normal
+from coach_server.domain.phrases import Listening, Move, Phrases, normal
 from coach_server.domain.stage import later, rank
 from coach_server.domain.tip import Label, Stage, TipRequest, Trigger
+from coach_server.domain.transcript import Speaker
 
 ANSWERED_WORDS = 12
+TELLING_WORDS = 3
 LAST_TIPS = 2 * len(Label)
 _BY_STAGE = {
     Stage.GREETING: "rapport",
@@ -23,7 +25,7 @@ _BY_STAGE = {
     Stage.CONVERSION: "conversion",
 }
 _GAPS = ("supplier", "pain", "team_size", "timeline", "decision_maker")
-_WORTH_KNOWING = (*_GAPS, "budget", "current_price")
+_WORTH_KNOWING = frozenset({*_GAPS, "budget", "current_price"})
 MOVES = frozenset(
     {
         *_BY_STAGE.values(),
@@ -156,9 +158,22 @@ def _alternative(request: TipRequest, reading: Reading, phrases: Phrases) -> str
     return _BY_STAGE[stage]
 
 
+def told(request: TipRequest, listening: Listening) -> frozenset[str]:
+    """The facts that need no question any more: known, or asked for by the agent and answered, in whatever
+    words."""
+    facts = {fact for fact, value in request.facts.items() if value}
+    asked: set[str] = set()
+    for utterance in request.utterances:
+        if utterance.speaker is Speaker.AGENT:
+            asked = {fact for fact, cues in listening.asked.items() if contains(utterance.text, cues)}
+        elif len(utterance.text.split()) >= TELLING_WORDS and not utterance.text.rstrip().endswith("?"):
+            facts |= asked
+    return frozenset(facts)
+
+
 def _gap(request: TipRequest, phrases: Phrases) -> str:
     """The most useful thing still unknown; when enough is known, on to what it is worth to them."""
-    known = {fact for fact in _WORTH_KNOWING if request.facts.get(fact)}
+    known = told(request, phrases.listening) & _WORTH_KNOWING
     if "pain" in known and len(known) >= 3:
         wanted: list[str] = ["value", "gap_impact", *(() if "budget" in known else ("gap_budget",))]
     else:

@@ -61,7 +61,8 @@ class Move:
 
 @dataclass(frozen=True, slots=True)
 class Listening:
-    """How to hear what a customer's words are about. `topics`: how a topic is said back, and its cues."""
+    """How to hear what a customer's words are about. `topics`: how a topic is said back, and its cues.
+    `asked`: what an agent says who asks for a fact; the answer counts even where no rule can read it."""
 
     fillers: tuple[str, ...] = ()
     acks: frozenset[str] = frozenset()
@@ -72,6 +73,7 @@ class Listening:
     stakes: re.Pattern[str] | None = None
     numbers: re.Pattern[str] | None = None
     topics: tuple[tuple[Phrase, re.Pattern[str]], ...] = ()
+    asked: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     formal_words: frozenset[str] = frozenset()
     informal_words: frozenset[str] = frozenset()
 

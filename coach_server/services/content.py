@@ -283,7 +283,18 @@ def _listening(file: CatalogFile, reader: _PhraseReader) -> Listening:
     listen = file.table(file.data, "listen", "listen")
     file.only(
         listen,
-        ("fillers", "acks", "joints", "gatekeeper", "send_me", "farewell", "stakes", "numbers", "topics"),
+        (
+            "fillers",
+            "acks",
+            "joints",
+            "gatekeeper",
+            "send_me",
+            "farewell",
+            "stakes",
+            "numbers",
+            "topics",
+            "asked",
+        ),
         "listen",
     )
     topics = []
@@ -293,6 +304,8 @@ def _listening(file: CatalogFile, reader: _PhraseReader) -> Listening:
         if cues is None:
             raise file.wrong(f"listen.topics.{said}", "needs at least one word.", said)
         topics.append((reader.phrase(said, f"listen.topics.{said}"), cues))
+    asked = file.table(listen, "asked", "listen.asked")
+    file.only(asked, telling.KEYS, "listen.asked")
     address = file.table(file.data, "address", "address")
     return Listening(
         fillers=tuple(sorted(file.words(listen, "fillers", "listen.fillers"), key=len, reverse=True)),
@@ -304,6 +317,7 @@ def _listening(file: CatalogFile, reader: _PhraseReader) -> Listening:
         stakes=_figures(file, listen, ("stakes",)),
         numbers=_figures(file, listen, ("stakes", "numbers")),
         topics=tuple(topics),
+        asked={fact: file.words(asked, fact, f"listen.asked.{fact}") for fact in asked},
         formal_words=frozenset(file.words(address, "formal", "address.formal")),
         informal_words=frozenset(file.words(address, "informal", "address.informal")),
     )

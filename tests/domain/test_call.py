@@ -719,3 +719,16 @@ def test_in_any_order_of_events_the_promises_hold(steps: list[tuple[str, object]
             assert call.machine.deadline == before, "an early tick changes nothing"
     finishes = [effect for effect in call.effects if isinstance(effect, Finish)]
     assert len(finishes) <= 1
+
+
+def test_a_pain_that_was_heard_is_known_and_a_told_one_is_kept() -> None:
+    call = Call()
+    seen = Detection(signals=(Signal.PAIN,), evidence={"pain": "goes wrong"}, confidence=0.9)
+    call.say(CUSTOMER, "All in Excel. That goes wrong twice a week! So it is.", seen)
+    assert call.machine.facts == {"pain": "That goes wrong twice a week"}
+    call.machine.facts = {"pain": "we lose two days"}
+    call.say(CUSTOMER, "It still goes wrong.", seen)
+    assert call.machine.facts == {"pain": "we lose two days"}
+    call.machine.facts = {}
+    call.say(AGENT, "It goes wrong.", seen)
+    assert call.machine.facts == {}

@@ -332,6 +332,7 @@ async def test_after_a_clear_no_nothing_is_sold_any_more(language: str) -> None:
             assert tip.stage is Stage.CLOSING
             assert normal(tip.options[0].script) in allowed
             assert tip.heading in move.headings
+            assert not [script for script in scripts(tip) if "?" in script]
 
 
 async def test_a_no_that_was_just_heard_counts_before_the_request_knows_it() -> None:
@@ -367,6 +368,47 @@ async def test_what_was_told_is_never_asked_again(fact: str, language: str, stag
         tip = await advise(asked, {})
         avoid += scripts(tip)
         assert not [s for s in scripts(tip) if asking.search(s)]
+
+
+# The agent's question, the customer's answer in words that no rule reads, and what must not be asked then.
+ANSWERED = {
+    "supplier-en": (
+        "How do you send reminders now?",
+        "Our receptionist rings everybody the day before, one after the other.",
+        r"what do you use for it|how do you do it now|how have you arranged|walk me through",
+    ),
+    "pain-en": (
+        "What happens when she is ill?",
+        "Then nobody rings, and half of the chairs stay empty.",
+        r"what goes wrong most|what annoys|what would you like to be rid of",
+    ),
+    "supplier-nl": (
+        "Hoe is het nu geregeld?",
+        "Via de bank, al heel wat jaren.",
+        r"hoe doe[t]? (u|je) het nu|wat gebruikt u|gewone dag",
+    ),
+    "pain-nl": (
+        "Wat gebeurt er dan?",
+        "Dan staan er acht man te wachten op de kraan.",
+        r"wat gaat er het vaakst mis|waar loopt het vast|er op een slechte dag",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", sorted(ANSWERED))
+async def test_a_question_that_was_answered_is_not_asked_again_whatever_the_words(name: str) -> None:
+    question, answer, asks = ANSWERED[name]
+    for turn in range(12):
+        asked = request(("A", "…"), ("C", "…"), ("A", question), ("C", answer), language=name[-2:], turn=turn)
+        tip = await advise(asked, {})
+        assert not [s for s in scripts(tip) if re.search(asks, s, re.IGNORECASE)]
+
+
+async def test_a_question_that_was_dodged_may_be_asked_again() -> None:
+    headings = CONTENT.phrases("en").moves["gap_supplier"].headings
+    for dodge in ("Hm.", "Why do you want to know that?"):
+        asked = request(("A", "Hello"), ("C", "Hi"), ("A", "How do you send them now?"), ("C", dodge))
+        assert (await advise(asked, {})).heading in headings
 
 
 @pytest.mark.parametrize("language", LANGUAGES)
