@@ -10,7 +10,9 @@ from pathlib import Path
 import pytest
 
 from coach_server.providers.bus import RedisBus
+from coach_server.storage import conversations, transcripts
 from tests.serving import Client, Server, connected, serving
+from tests.trust.calling import until
 
 PAIN = "We lose about two days a month on invoices, it is a real mess."
 
@@ -121,3 +123,42 @@ async def test_the_calls_of_an_instance_that_died_are_taken_over_when_its_lease_
             await client.send("RESUME_CONVERSATION", resume)
             await client.wait_for("CONVERSATION_RESUMED", within=25)
             assert (await client.say(call_id, "caller", PAIN, segmentId="s1"))["duplicate"]
+
+
+async def test_a_call_that_the_other_instance_owns_is_erased_with_its_user(
+    tmp_path: Path, postgres_url: str, redis_url: str
+) -> None:
+    async with two_nodes(tmp_path, postgres_url, redis_url) as (one, two):
+        async with connected(one, {"token": await one.token("ann")}) as client:
+            call_id = (await client.start())["conversationId"]
+            await client.say(call_id, "caller", PAIN)
+            status, receipt = await two.request("DELETE", "/api/users/ann")
+            assert status == 200 and receipt["counts"]["utterances"] == 1
+            await client.wait_for("CONVERSATION_ENDED")
+            assert (await client.say(call_id, "caller", PAIN))["code"] == "NOT_FOUND"
+        assert one.coaching.calls.active == 0
+        async with one.coaching.database.read() as conn:
+            assert await conversations.load(conn, call_id) is None
+
+
+async def test_without_messages_between_instances_an_erased_call_ends_with_its_lease(
+    tmp_path: Path, postgres_url: str
+) -> None:
+    shared = {"DATABASE_URL": postgres_url}
+    async with (
+        serving(tmp_path / "one", NODE_ID="one", **shared) as one,
+        serving(tmp_path / "two", NODE_ID="two", **shared) as two,
+        connected(one) as client,
+    ):
+        call_id = (await client.start())["conversationId"]
+        assert (await two.request("DELETE", f"/api/conversations/{call_id}"))[0] == 200
+        answer = await client.say(call_id, "caller", PAIN)
+        assert (answer["ok"], answer["code"]) == (False, "STORAGE_FAILED")
+
+        async def gone() -> bool:
+            return one.coaching.calls.active == 0
+
+        await until(gone)
+        async with one.coaching.database.read() as conn:
+            assert await conversations.load(conn, call_id) is None
+            assert await transcripts.all(conn, call_id) == []
