@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import re
 from pathlib import Path
 
 import pytest
 
+from coach_server.services import call_store
+from coach_server.storage import journal
 from tests.serving import Server, connected, serving
 from tests.trust.calling import PAIN, PRICE, next_tip, now, timed, until
 from tests.trust.outage import fragile
@@ -167,3 +170,64 @@ async def test_a_database_that_hangs_silences_nobody(tmp_path: Path, postgres_ur
 
         await until(heard)
         assert await stored_segments(server, call_id) == ["before", "during"]
+
+
+@pytest.mark.postgres
+async def test_a_start_that_may_be_a_repeat_is_refused_while_nobody_can_tell(
+    tmp_path: Path, postgres_url: str
+) -> None:
+    """With an idempotency key the database is asked first; sent again later it starts one call."""
+    async with (
+        fragile(postgres_url) as database,
+        serving(tmp_path, DATABASE_URL=database.url) as server,
+        connected(server) as client,
+    ):
+        wish = {"agentId": "a", "idempotencyKey": "k"}
+        await database.fail()
+        answer, seconds = await timed(client.ask("START_CONVERSATION", wish))
+        assert (answer["ok"], answer["code"], answer["retryable"]) == (False, "STORAGE_FAILED", True)
+        assert seconds < 1.2
+        await database.heal()
+
+        async def started() -> bool:
+            return bool((await client.ask("START_CONVERSATION", wish))["ok"])
+
+        await until(started)
+        _, page = await server.get("/api/conversations")
+        assert len(page["conversations"]) == 1
+
+
+@pytest.mark.postgres
+async def test_words_beyond_what_can_be_held_are_refused_and_never_acknowledged_unstored(
+    tmp_path: Path, postgres_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(call_store, "HELD_WRITES", 3)
+    monkeypatch.setitem(journal.Journal.__init__.__kwdefaults__, "retry_s", 0.3)
+    async with (
+        fragile(postgres_url) as database,
+        serving(tmp_path, DATABASE_URL=database.url) as server,
+        connected(server) as client,
+    ):
+        call_id = (await client.start())["conversationId"]
+        await database.fail()
+        segments = [f"s{number}" for number in range(8)]
+        said = (client.say(call_id, "caller", PAIN, segmentId=segment) for segment in segments)
+        assert {answer["ok"] for answer in await asyncio.gather(*said)} == {False}
+        await until(lambda: has_given_up(server, len(segments)), within_s=20)
+        await database.heal()
+        acknowledged = []
+        for segment in segments:
+            answer = await client.say(call_id, "caller", PAIN, segmentId=segment)
+            if answer["ok"]:
+                acknowledged.append(segment)
+            else:
+                assert answer["code"] == "STORAGE_FAILED"
+        stored = await stored_segments(server, call_id)
+        assert 0 < len(acknowledged) < len(segments)
+        assert set(acknowledged) <= set(stored)
+
+
+async def has_given_up(server: Server, puts: int) -> bool:
+    _, figures = await server.get("/metrics")
+    found = re.search(r'coach_journal\{what="failed"\} (\d+)', figures)
+    return found is not None and int(found[1]) >= puts
