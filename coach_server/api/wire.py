@@ -291,5 +291,30 @@ def invalid(error: ValidationError) -> Invalid:
     field = ".".join(str(part) for part in fault["loc"]) or "payload"
     if fault["type"] == "missing":
         return Invalid(f"{field} is required.", field=field)
-    message = str(fault["msg"]).removeprefix("Value error, ").removeprefix("Input should be ")
-    return Invalid(f"{field} is not valid: {message[:200]}.", field=field)
+    return Invalid(f"{field} is not valid: {_expected(fault['type'], str(fault['msg']))}.", field=field)
+
+
+# Kinds of fault whose usual sentence speaks of classes, patterns or how a value was read.
+_EXPECTED = {
+    "bool": "must be true or false",
+    "dict": "must be an object",
+    "float": "must be a number",
+    "int": "must be a whole number",
+    "list": "must be a list",
+    "model": "must be an object",
+    "string_pattern": "must have the form that the reference describes",
+    "string": "must be a text",
+    "tuple": "must be a list",
+}
+_LENGTH = re.compile(r"at (least|most) (\d+)")
+
+
+def _expected(kind: str, message: str) -> str:
+    """What should have been there, in our words."""
+    if kind.endswith(("too_short", "too_long")) and (length := _LENGTH.search(message)) is not None:
+        unit = "item" if message.startswith(("List", "Tuple", "Dictionary")) else "character"
+        return f"must have at {length[1]} {length[2]} {unit}{'' if length[2] == '1' else 's'}"
+    for beginning, sentence in _EXPECTED.items():
+        if kind.startswith(beginning):
+            return sentence
+    return message.removeprefix("Value error, ").replace("Input should be", "must be")[:200]
