@@ -83,6 +83,7 @@ from coach_server.storage.journal import Journal
 DRAIN_NOTICE_S = 3.0
 RECONNECT_WITHIN_MS = 5000
 SWEEP_EVERY_S = 60.0
+TICK_WAIT_S = 5.0
 COSTS_EVERY_S = 20.0
 RETENTION_EVERY_S = 3600.0  # one instance sweeps, once a day
 # Embeddings that `CallEars` made ahead are there at once; others are not waited for.
@@ -460,20 +461,45 @@ async def _scheduled(coaching: Coaching, day_costs: DayCosts, retention: Retenti
     scheduler = AsyncIOScheduler(
         timezone="UTC", job_defaults={"misfire_grace_time": 30, "coalesce": True, "max_instances": 1}
     )
-    scheduler.add_job(_sweep, "interval", seconds=SWEEP_EVERY_S, args=[coaching], id="stale calls")
-    scheduler.add_job(day_costs.sync, "interval", seconds=COSTS_EVERY_S, id="costs of the day")
-    scheduler.add_job(retention.tick, "interval", seconds=RETENTION_EVERY_S, id="old words")
+    running: set[asyncio.Task[Any]] = set()
+
+    def every(seconds: float | None, name: str, work: Callable[[], Coroutine[Any, Any, None]]) -> None:
+        trigger = {} if seconds is None else {"trigger": "interval", "seconds": seconds}
+        scheduler.add_job(_noted, args=[work, running], id=name, **trigger)
+
+    every(SWEEP_EVERY_S, "stale calls", lambda: _sweep(coaching))
+    every(COSTS_EVERY_S, "costs of the day", day_costs.sync)
+    every(RETENTION_EVERY_S, "old words", retention.tick)
     # At once too: the server may have been off while words grew old, and a call that nobody came back to must
     # not count as ended today.
-    scheduler.add_job(retention.tick, id="old words at the start")
+    every(None, "old words at the start", retention.tick)
     await day_costs.sync()
     scheduler.start()
     try:
         yield
     finally:
         await day_costs.sync()
+        scheduler.pause()
+        # The scheduler itself neither awaits nor rightly cancels its coroutines; one that is in the middle of
+        # a statement when the database closes would keep the process from ending.
+        if running:
+            await asyncio.wait(running, timeout=TICK_WAIT_S)
+        ticks = [*running]
         scheduler.shutdown(wait=False)
         await asyncio.sleep(0)  # noqa: ASYNC115 - APScheduler stops on the next turn of the loop
+        await asyncio.gather(*ticks, return_exceptions=True)
+
+
+async def _noted(work: Callable[[], Coroutine[Any, Any, None]], running: set[asyncio.Task[Any]]) -> None:
+    """Do `work` while the task that does it is in `running`."""
+    task = asyncio.current_task()
+    if task is None:
+        raise RuntimeError("a tick needs a task")
+    running.add(task)
+    try:
+        await work()
+    finally:
+        running.discard(task)
 
 
 async def _sweep(coaching: Coaching) -> None:
