@@ -158,6 +158,111 @@ def test_rules_see_a_customers_objection(
 
 
 @pytest.mark.parametrize(
+    ("language", "text", "objection"),
+    [
+        ("en", "we can't afford that", "price"),
+        ("en", "what's your best price", "price"),
+        ("en", "Money is tight this year.", "price"),
+        ("en", "there's too much going on right now", "timing"),
+        ("en", "The renewal isn't due until autumn.", "timing"),
+        ("en", "that sounds too good to be true", "trust"),
+        ("en", "We had a bad experience with you before.", "trust"),
+        ("en", "I'll believe it when I see it.", "trust"),
+        ("en", "no need thanks", "need"),
+        ("en", "There's really no need.", "need"),
+        ("en", "we're happy as we are", "need"),
+        ("en", "we already work with Hays", "competitor"),
+        ("en", "Why should I choose you over them?", "competitor"),
+        ("en", "I have to ask my boss", "authority"),
+        ("en", "It isn't up to me.", "authority"),
+        ("en", "what if it all goes wrong", "fear"),
+        ("en", "I don't want to be a guinea pig.", "fear"),
+        ("nl", "dat kunnen we niet betalen", "price"),
+        ("nl", "Het is me het geld niet waard.", "price"),
+        ("nl", "momenteel even niet", "timing"),
+        ("nl", "Dit kan er nu niet bij.", "timing"),
+        ("nl", "dat is te mooi om waar te zijn", "trust"),
+        ("nl", "Wij hebben geen goede ervaringen met zulke bureaus.", "trust"),
+        ("nl", "niet nodig hoor", "need"),
+        ("nl", "Voor mij hoeft dat niet.", "need"),
+        ("nl", "we werken al met een ander bureau", "competitor"),
+        ("nl", "Ik heb al iemand die dat doet.", "competitor"),
+        ("nl", "dat moet ik aan mijn baas vragen", "authority"),
+        ("nl", "Daar moet ik het thuis over hebben.", "authority"),
+        ("nl", "wat als het misgaat", "fear"),
+        ("nl", "Straks zitten we zonder telefoon.", "fear"),
+        ("he", "אין לנו כסף בשביל זה", "price"),
+        ("he", "אחרי החגים", "timing"),
+        ("he", "הייתה לי חוויה רעה", "trust"),
+        ("he", "לא צריך תודה", "need"),
+        ("he", "אנחנו כבר עובדים עם מישהו", "competitor"),
+        ("he", "אני צריך לשאול את המנהל", "authority"),
+        ("he", "מה אם זה ישתבש", "fear"),
+    ],
+)
+def test_plain_wording_names_its_objection(
+    cues: dict[str, Cues], language: str, text: str, objection: str
+) -> None:
+    assert Objection(objection) in read(cues[language], text, Speaker.CUSTOMER).objections
+
+
+@pytest.mark.parametrize(
+    ("language", "text", "signal"),
+    [
+        ("en", "I'm not interested.", Signal.REFUSAL),
+        ("en", "we've no interest in that", Signal.REFUSAL),
+        ("en", "please don't call here again", Signal.REFUSAL),
+        ("en", "I'd like to think it over.", Signal.POSTPONE),
+        ("en", "Call me back in the new year.", Signal.POSTPONE),
+        ("nl", "daar heb ik geen belangstelling voor", Signal.REFUSAL),
+        ("nl", "We willen niet meer gebeld worden.", Signal.REFUSAL),
+        ("nl", "ik wil er nog even over nadenken", Signal.POSTPONE),
+        ("he", "אני לא מעוניין", Signal.REFUSAL),
+        ("he", "אין לנו עניין בזה", Signal.REFUSAL),
+    ],
+)
+def test_plain_wording_names_its_signal(
+    cues: dict[str, Cues], language: str, text: str, signal: Signal
+) -> None:
+    assert signal in read(cues[language], text, Speaker.CUSTOMER).signals
+
+
+@pytest.mark.parametrize(
+    ("language", "text"),
+    [
+        ("en", "Twelve electricians, about thirty jobs a week."),
+        ("en", "We pay four hundred a month today."),
+        ("en", "That account was worth fifty thousand a year."),
+        ("en", "In spring we're quiet, in December it's eighty a day."),
+        ("en", "The supplier delivers on Tuesdays."),
+        ("en", "There's no need to rush."),
+        ("en", "I'm not afraid of that."),
+        ("en", "It's not that I'm not interested."),
+        ("en", "Our competitors are mostly abroad."),
+        ("en", "Thanks for your time, bye bye, have a nice day."),
+        ("en", "See you on Thursday at two then."),
+        ("nl", "Vijftien schilders, ongeveer twintig klussen per week."),
+        ("nl", "We betalen nu driehonderd euro per maand."),
+        ("nl", "In de zomer tachtig, in december zestig."),
+        ("nl", "Voor de telefonie zitten we bij KPN."),
+        ("nl", "Mijn vrouw doet de boekhouding."),
+        ("nl", "Onze concurrenten zitten in België."),
+        ("nl", "Daar ben ik niet bang voor."),
+        ("nl", "Nou, dag hoor, tot de volgende keer."),
+        ("nl", "Oké, doei doei."),
+        ("he", "אנחנו משלמים היום שמונה מאות בחודש"),
+        ("he", "תודה רבה, יום טוב."),
+    ],
+)
+def test_neutral_answers_with_telling_words_stay_clean(
+    cues: dict[str, Cues], language: str, text: str
+) -> None:
+    found = read(cues[language], text, Speaker.CUSTOMER)
+    assert found.objections == ()
+    assert {Signal.REFUSAL, Signal.POSTPONE, Signal.PAIN, Signal.BUYING}.isdisjoint(found.signals)
+
+
+@pytest.mark.parametrize(
     ("language", "text", "kind"),
     [
         ("en", "so how do you currently plan your rounds", Signal.QUESTION_OPEN),
