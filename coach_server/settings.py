@@ -454,6 +454,14 @@ def load_settings(env_file: str | None = ".env") -> Settings:
     return settings
 
 
+def usable_settings(env_file: str | None = ".env") -> Settings:
+    """The settings with every mistake left at its default: to look further, never to run with."""
+    try:
+        return Settings(_env_file=env_file)
+    except ValidationError as error:
+        return _without(error, env_file)
+
+
 def _without(error: ValidationError, env_file: str | None) -> Settings:
     """The settings with every faulty variable at its default, so that the rest can be checked too."""
     faulty = {str(fault["loc"][0]) for fault in error.errors() if fault["loc"]}

@@ -52,7 +52,7 @@ class LocalBus:
 class RedisBus:
     def __init__(self, url: str, clock: Clock, *, retry_s: float = 1.0) -> None:
         self._redis: Redis = Redis.from_url(
-            _redis_scheme(url),
+            redis_scheme(url),
             socket_connect_timeout=3,
             health_check_interval=30,
             # Otherwise each connection looks the library's version up on disk, inside the event loop.
@@ -96,7 +96,7 @@ class RedisBus:
         await self._redis.aclose()
 
 
-def _redis_scheme(url: str) -> str:
+def redis_scheme(url: str) -> str:
     """Valkey speaks Redis: `valkey://` and `valkeys://` are the same wire."""
     for ours, theirs in (("valkeys://", "rediss://"), ("valkey://", "redis://")):
         if url.startswith(ours):
