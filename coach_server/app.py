@@ -152,6 +152,8 @@ def build_app(settings: Settings, replacements: Replacements | None = None) -> w
     journal = Journal(database)
 
     load_wordings()
+    if settings.playbook_dir is not None and not settings.playbook_dir.is_dir():
+        raise ConfigError(f"PLAYBOOK_DIR: there is no folder {settings.playbook_dir}")
     content = Content.load(settings.playbook_dir or settings.data_dir / "playbooks")
     prompts = Prompts.load(bundled("prompts"), outputs=SCHEMAS.keys())
     embedder = use.embedder or find_embedder()

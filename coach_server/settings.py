@@ -243,7 +243,9 @@ class Settings(BaseSettings):
         "en", pattern="^(en|nl|he)$", validation_alias="DEFAULT_LANGUAGE", description="en, nl or he."
     )
     playbook_dir: Path | None = Field(
-        None, validation_alias="PLAYBOOK_DIR", description="Folder with your own playbooks (TOML)."
+        None,
+        validation_alias="PLAYBOOK_DIR",
+        description="Folder with your own playbooks (TOML). Empty: DATA_DIR/playbooks, if there is one.",
     )
     consent_required: bool = Field(
         False,

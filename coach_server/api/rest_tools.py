@@ -124,13 +124,13 @@ class RestTools:
             "Send audio and fetch what was heard.",
             wire_out.TranscribeTaken,
             body=TranscribeChunk,
-            refusals=(404, 408, 429, 502),
+            refusals=(404, 408, 429, 502, 503),
         )
         end = Doc(
             "Close the session and fetch its last words.",
             wire_out.TranscribeEnded,
             body=TranscribeWish,
-            refusals=(404,),
+            refusals=(404, 503),
         )
         rest.add("POST", "/api/ai/generate", self.generate, generate)
         rest.add("POST", "/api/generate-report", self.report, report)

@@ -44,6 +44,9 @@ _CONTRACT_CODES = frozenset(
     }
 )
 
+# A token that ended under an open socket starts nothing new; what runs goes on to its end.
+_BEGINNINGS = frozenset({"START_CONVERSATION", "START_TRANSCRIPTION"})
+
 Answer = dict[str, Any]
 Handler = Callable[["Client", Any], Awaitable[Answer] | Answer]
 
@@ -155,6 +158,8 @@ class Sockets:
         now = self._clock.now()
         if not bucket.take(now):
             raise RateLimited("Too many events on this connection.", retry_after_s=bucket.retry_after(now))
+        if event.name in _BEGINNINGS and client.principal.has_expired(now):
+            raise Unauthorized("The token has expired.")
 
     async def _tell(self, client: Client, event: Event, fault: CoachError, data: object) -> None:
         """A refusal nobody asked an ack for. The published client shows any ERROR as a lost connection, so
@@ -195,6 +200,8 @@ def _look(future: asyncio.Future[Answer]) -> None:
 
 def _ids(data: object) -> dict[str, str | None]:
     """The ids the client named, for it to find the request again."""
+    if isinstance(data, Mapping) and isinstance(data.get("payload"), Mapping):
+        data = data["payload"]
     if not isinstance(data, Mapping):
         return {}
     named = {name: data.get(name) for name in ("conversationId", "sessionId")}

@@ -19,6 +19,7 @@ from pydantic import (
     Field,
     ValidationError,
     field_validator,
+    model_validator,
 )
 
 from coach_server.domain.events import Mode
@@ -75,6 +76,13 @@ class Inbound(BaseModel):
     model_config = ConfigDict(
         extra="ignore", frozen=True, hide_input_in_errors=True, use_attribute_docstrings=True
     )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _null_is_left_out(cls, data: object) -> object:
+        if isinstance(data, Mapping) and None in data.values():
+            return {name: value for name, value in data.items() if value is not None}
+        return data
 
 
 class Consent(Inbound):

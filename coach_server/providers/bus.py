@@ -7,6 +7,7 @@ with a time-out and has another way.
 from __future__ import annotations
 
 import asyncio
+import math
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Any, Protocol
 
@@ -22,6 +23,7 @@ Handler = Callable[[Mapping[str, Any]], Awaitable[None]]
 CHANNEL = "coach"
 MAX_MESSAGE_BYTES = 1_000_000
 _ALL = "all"
+TOLD_EVERY_S = 60.0
 
 
 class Bus(Protocol):
@@ -70,12 +72,15 @@ class RedisBus:
             logger.warning("A message to other instances was lost")
 
     async def run(self, node: str, handler: Handler) -> None:
+        told_at = -math.inf
         while True:
             try:
                 await self._listen(node, handler)
             except (RedisError, OSError):
+                if self.listening.is_set() or self._clock.now() - told_at >= TOLD_EVERY_S:
+                    told_at = self._clock.now()
+                    logger.warning("The connection to other instances is lost; trying again")
                 self.listening.clear()
-                logger.warning("The connection to other instances is lost; trying again")
                 await self._clock.sleep_until(self._clock.now() + self._retry_s)
 
     async def _listen(self, node: str, handler: Handler) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import hmac
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any
 
@@ -34,17 +34,21 @@ class Role(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Principal:
-    """Who acts. `key` is the API key's name, never the key."""
+    """Who acts. `key` is the API key's name, never the key. `expires_at`: when a token ends, in seconds."""
 
     key: str
     role: Role
     user_id: str | None = None
     team_id: str | None = None
+    expires_at: float | None = field(default=None, compare=False)
 
     @property
     def owner(self) -> str:
         """One string for who owns a thing this principal makes."""
         return f"{self.key}/{self.user_id or ''}"
+
+    def has_expired(self, now: float) -> bool:
+        return self.expires_at is not None and now >= self.expires_at
 
     def require(self, *roles: Role) -> None:
         if self.role not in roles:
@@ -98,7 +102,10 @@ class Gate:
         if key not in {name for name, _ in self._digests}:
             raise Unauthorized()
         team = claims.get("team")
-        return Principal(key, Role(claims["role"]), str(claims["sub"]), str(team) if team else None)
+        expires_at = float(claims["exp"])
+        return Principal(
+            key, Role(claims["role"]), str(claims["sub"]), str(team) if team else None, expires_at
+        )
 
     def first_key(self) -> Principal:
         """Who acts for the server's own pages: the first API key. Raises Unauthorized when there is none."""

@@ -272,7 +272,8 @@ class CallStore:
                 state=stored.state,
                 started_at=stored.started_at,
                 last_sequence_in_state=stored.state_sequence,
-                last_seq=stored.last_seq,
+                # What was told after the end (the analysis) is numbered beyond the state that was saved then.
+                last_seq=max(stored.last_seq, await call_events.last_seq(conn, call_id)),
                 usage=stored.usage,
                 ended=stored.status != "active",
                 utterances=await transcripts.since(conn, call_id, first, limit=100_000),

@@ -188,8 +188,12 @@ class JobRunner:
             await self._on_dead(job.kind, job.payload)
 
     async def _keep_leases(self) -> None:
+        due = self._clock.now()
         while True:
-            await self._clock.sleep_until(self._clock.now() + self._lease_s / 3)
+            # From the last time it was due, not from when the renewal was written: a slow database must not
+            # make the next one late as well.
+            due = max(due + self._lease_s / 3, self._clock.now() - self._lease_s)
+            await self._clock.sleep_until(due)
             held = list(self._running)
             if not held:
                 continue

@@ -122,7 +122,7 @@ class Transcriptions:
         is answered as started. Raises StartFailed, Unavailable.
         """
         if not self._providers:
-            raise Unavailable("Transcription is not configured on this server.")
+            raise _not_configured()
         spec = parse.spec(sample_rate, encoding, language or self._language, channels, keyterms)
         key = Key(owner, sid, parse.session_id(session_id, StartFailed))
         session = self._sessions.get(key)
@@ -190,8 +190,12 @@ class Transcriptions:
             self._drop(session)
 
     def _find(self, key: Key) -> Session:
+        if not self._providers:
+            raise _not_configured()
         if (session := self._sessions.get(key)) is None:
-            raise NotFound("There is no transcription session with this id that you may use.")
+            raise NotFound(
+                "There is no transcription session with this id that you may use.", field="sessionId"
+            )
         return session
 
     def _begin(self, key: Key, spec: SttSpec) -> Session:
@@ -330,6 +334,10 @@ class Transcriptions:
             await self._report(session.key.owner, session.key.sid, session.key.session_id, error)
         except Exception:
             logger.bind(transcription=session.key.session_id).exception("the end could not be told")
+
+
+def _not_configured() -> Unavailable:
+    return Unavailable("Transcription is not configured on this server.")
 
 
 def _idle() -> TranscriptionFailed:

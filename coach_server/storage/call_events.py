@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from sqlalchemy import select
+from sqlalchemy import func, select
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from coach_server.storage.crypto import CALL_EVENTS, cipher_of
@@ -18,6 +18,12 @@ def insert(conversation_id: str, seq: int, name: str, payload: dict[str, Any], a
         "insert",
         {"conversation_id": conversation_id, "seq": seq, "name": name, "payload": payload, "at": at},
     )
+
+
+async def last_seq(conn: AsyncConnection, conversation_id: str) -> int:
+    """The highest number that was given out and stored; 0 without any."""
+    found = await conn.execute(select(func.max(t.c.seq)).where(t.c.conversation_id == conversation_id))
+    return found.scalar_one() or 0
 
 
 async def since(

@@ -49,16 +49,18 @@ async def enqueue(
 
 async def claim(conn: AsyncConnection, *, owner: str, now: float, lease_s: float, limit: int) -> list[Job]:
     """Take up to `limit` due jobs, oldest first; among them those whose owner let the lease run out."""
+    # A CTE, because PostgreSQL may run a plain subquery once for each row, and the limit with it.
     due = (
         select(t.c.id)
         .where(_due(now))
         .order_by(t.c.run_at, t.c.id)
         .limit(limit)
         .with_for_update(skip_locked=True)
+        .cte("due")
     )
     claimed = await conn.execute(
         update(t)
-        .where(t.c.id.in_(due.scalar_subquery()))
+        .where(t.c.id.in_(select(due.c.id)))
         .values(status="running", owner=owner, lease_until=now + lease_s, attempts=t.c.attempts + 1)
         .returning(t.c.id, t.c.kind, t.c.key, t.c.payload, t.c.attempts, t.c.run_at)
     )

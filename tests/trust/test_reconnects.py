@@ -48,7 +48,7 @@ class Talker:
         self._connected.clear()
         await self.client.close()
         self.heard += self.client.events
-        self.client = await Client().connect(self._url)
+        self.client = await self._connect()
         resume = {
             "conversationId": self.call_id,
             "resumeToken": self.started["resumeToken"],
@@ -57,6 +57,15 @@ class Talker:
         answer = await self.client.ask("RESUME_CONVERSATION", resume)
         assert answer["ok"] and answer["recovered"], answer
         self._connected.set()
+
+    async def _connect(self) -> Client:
+        """As real clients do: try again when a busy machine refuses the connection."""
+        for _ in range(4):
+            try:
+                return await Client().connect(self._url)
+            except socketio.exceptions.ConnectionError:
+                continue
+        return await Client().connect(self._url)
 
     async def talk(self) -> None:
         number = 0
