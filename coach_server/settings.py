@@ -24,7 +24,9 @@ MIN_KEY_CHARS = 32
 DATA_KEY_BYTES = 32  # AES-256
 MAX_KEY_CHARS = 512  # a longer one is refused at the handshake
 _TEMPLATE = re.compile(
-    r"(your[-_ ]|change[-_ ]?me|example|replace|secure-random-key|xxxx|<.*>|placeholder)", re.I
+    r"(your[-_ ]|change[-_ ]?me|example[-_ ]?key|replace[-_ ](me|this|with)|secure-random-key|xxxx|<.*>"
+    r"|placeholder)",
+    re.I,
 )
 _EXTENSION_ORIGIN = re.compile(r"chrome-extension://[a-p]{32}")
 _ORIGIN = re.compile(r"https?://[A-Za-z0-9.\-\[\]:]+")
@@ -400,6 +402,10 @@ class Settings(BaseSettings):
                 found.append(f"BACKEND_API_KEY ({name}) is empty.")
             elif len(key) > MAX_KEY_CHARS:
                 found.append(f"BACKEND_API_KEY ({name}) is longer than {MAX_KEY_CHARS} characters.")
+        urls = {"OPENAI_BASE_URL": self.openai_base_url, "DEEPGRAM_BASE_URL": self.deepgram_base_url}
+        for variable, url in urls.items():
+            if url and not re.match(r"https?://[^\s/]+", url):
+                found.append(f"{variable} must be a URL such as https://host/v1.")
         if not self.is_production:
             return found
         if not self.api_keys:

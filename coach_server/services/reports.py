@@ -37,7 +37,7 @@ class Reports:
         per_minute: int = REPORTS_PER_MINUTE,
     ) -> None:
         if not is_sender(sender):
-            raise ConfigError("The sender of reports is not an e-mail address.")
+            raise ConfigError("EMAIL_FROM_ADDRESS: the sender of reports is not an e-mail address.")
         self._mail = mail
         self._sender = sender
         self._domains = frozenset(domain.lower() for domain in allowed_domains)

@@ -111,7 +111,7 @@ class Database:
 
     async def start(self) -> None:
         """Make or migrate the schema. Safe to call again, and in two processes at the same time."""
-        with _storage("The database could not be opened or migrated.", OSError):
+        with _storage("DATABASE_URL: the database could not be opened or migrated.", OSError):
             if self.dialect == "sqlite":
                 await asyncio.to_thread(_make_folder, self.url)
             await asyncio.to_thread(migrate, self.url)

@@ -58,6 +58,12 @@ def test_nothing_is_needed_in_development() -> None:
     assert settings.problems() == []
 
 
+@pytest.mark.parametrize("variable", ["OPENAI_BASE_URL", "DEEPGRAM_BASE_URL"])
+def test_an_address_that_is_none_is_told(monkeypatch: pytest.MonkeyPatch, variable: str) -> None:
+    given(monkeypatch, **{variable: "nonsense"})
+    assert refusal() == [f"{variable} must be a URL such as https://host/v1."]
+
+
 def test_every_mistake_is_told_at_once_with_its_variable(monkeypatch: pytest.MonkeyPatch) -> None:
     given(
         monkeypatch,
