@@ -109,8 +109,8 @@ def _refresh() -> None:
         return
     head, _, rest = README.read_text(encoding="utf-8").partition(BEGIN)
     _, _, tail = rest.partition(END)
-    files = sorted(FOLDER.glob("*.json"))
-    parts = [_markdown(file.stem, json.loads(file.read_text(encoding="utf-8"))) for file in files]
+    documents = {file.stem: json.loads(file.read_text("utf-8")) for file in sorted(FOLDER.glob("*.json"))}
+    parts = [_markdown(name, document) for name, document in documents.items() if "median" in document]
     README.write_text(f"{head}{BEGIN}\n" + "\n".join(parts) + f"\n{END}{tail}", encoding="utf-8")
 
 
