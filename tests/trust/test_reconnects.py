@@ -25,6 +25,7 @@ class Talker:
     def __init__(self, server: Server, line: Cable) -> None:
         self._url = Server(f"http://127.0.0.1:{line.port}", server.coaching, server.data_dir)
         self._connected = asyncio.Event()
+        self.is_done = False
         self.client = Client()
         self.started: dict[str, Any] = {}
         self.heard: list[tuple[str, dict[str, Any]]] = []
@@ -69,7 +70,7 @@ class Talker:
 
     async def talk(self) -> None:
         number = 0
-        while True:
+        while not self.is_done:
             segment = f"s-{number}"
             while segment not in self.acknowledged:
                 await self._connected.wait()
@@ -116,8 +117,8 @@ async def test_thirty_reconnects_lose_no_word_and_repeat_no_tip(
                     await line.cut()
                     await line.plug()
                 await talker.reconnect()
-            talking.cancel()
-            await asyncio.wait({talking})
+            talker.is_done = True
+            await talking
             await talker.client.ask("PING")
             call_id = talker.call_id
             assert (await talker.client.ask("END_CONVERSATION", {"conversationId": call_id}))["ok"]
