@@ -90,8 +90,11 @@ def save(
 def _text(table: Medians) -> str:
     names, rows = _grid(table)
     first = max((len(row[0]) for row in rows), default=0) + 2
-    lines = [" " * first + "".join(f"{name:>22}" for name in names)]
-    lines += [row[0].ljust(first) + "".join(f"{cell:>22}" for cell in row[1:]) for row in rows]
+    widths = [max(12, len(name)) + 2 for name in names]
+    lines = [" " * first + "".join(name.rjust(width) for name, width in zip(names, widths, strict=True))]
+    for what, *cells in rows:
+        told = "".join(cell.rjust(width) for cell, width in zip(cells, widths, strict=True))
+        lines.append(what.ljust(first) + told)
     return "\n".join(lines)
 
 
