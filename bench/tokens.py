@@ -1,6 +1,6 @@
 """Tokens of a ten-minute call, in both modes and styles, beside a design that sends everything each time.
 
-The real machine, prompts and provider play our demo call, told again until ten minutes are over, against a
+The real machine, prompts and provider play our demo call, stretched to ten minutes, against a
 fake model that counts four characters as a token (prompt, schema and answer). The baseline is asked whenever
 our coach asks the model, and answers with the same tips; it sends its instructions, the whole playbook and
 the last twenty segments every time, as one writes it first.
@@ -11,6 +11,7 @@ from __future__ import annotations
 import asyncio
 import itertools
 import json
+import re
 import tomllib
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -52,6 +53,7 @@ from tests.fakes.openai import FakeOpenAI, Seen, Step, answer, tokens
 
 MINUTES = 10
 SEGMENTS_RESENT = 20
+CLOSE = 24  # the turn of the demo call from which on it is about the next step
 MODELS = {"tip": "gpt-6-luna", "analysis": "gpt-6-luna"}
 STYLES: dict[str, str | None] = {"free": None, "playbook b2b": "b2b"}
 
@@ -235,7 +237,11 @@ class _Player:
 
 
 def _of_usual_length(seen: Seen) -> Step | None:
-    """Free tips as long as the prompt allows: the fake's own are too short to count fairly."""
+    """Free tips as long as the prompt allows: the fake's own are too short to count fairly. Of a playbook's
+    lines the first three, which are the best: others may leap to the end of the call."""
+    if seen.schema_name == "choice":
+        lines = re.findall(r"^([A-Za-z0-9_.:-]{1,64}) \| ", seen.user, re.MULTILINE)[:3]
+        return answer({"heading": "Ask more", "lines": lines, "context": "The customer waits for a reason."})
     if seen.schema_name != "tip":
         return None
     number = next(_NUMBERS)
@@ -255,12 +261,18 @@ _WORDS = (
 
 
 def _ten_minutes() -> Iterator[tuple[float, Speaker, str]]:
-    """When, who, what: the demo call, again and again."""
+    """When, who, what: the demo call, its middle told again until the close just fits in."""
+    turns = load_demo("en").turns
+    opening, middle, close = turns[:2], turns[2:CLOSE], turns[CLOSE:]
+    last = MINUTES * 60 - sum(turn.pause_ms for turn in close) / 1000
     at = 0.0
-    for turn in itertools.cycle(load_demo("en").turns):
+    for turn in itertools.chain(opening, itertools.cycle(middle)):
+        if at + turn.pause_ms / 1000 > last:
+            break
         at += turn.pause_ms / 1000
-        if at > MINUTES * 60:
-            return
+        yield at, turn.speaker, turn.text
+    for turn in close:
+        at += turn.pause_ms / 1000
         yield at, turn.speaker, turn.text
 
 
