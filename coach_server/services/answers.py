@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Mapping
+from functools import lru_cache
 from typing import Any
 
 from coach_server.domain.tip import Stage
@@ -79,5 +80,11 @@ def json_object(text: str) -> dict[str, Any]:
 def gives_away(text: str, system: str) -> bool:
     """Whether `text` says a sentence of the prompt (six words or more of it in a row)."""
     spoken = same_words(text)
+    return any(sentence in spoken for sentence in _telling(system))
+
+
+@lru_cache(maxsize=64)
+def _telling(system: str) -> tuple[str, ...]:
+    """The sentences of a prompt that are long enough to be recognised; there are few prompts."""
     sentences = (same_words(part) for part in re.split(r"[.:;\n]", system))
-    return any(sentence in spoken for sentence in sentences if len(sentence.split()) >= LEAK_WORDS)
+    return tuple(sentence for sentence in sentences if len(sentence.split()) >= LEAK_WORDS)
