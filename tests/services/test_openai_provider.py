@@ -138,6 +138,42 @@ async def test_parameters_that_only_openai_knows_go_only_to_openai(
     assert stream["stream_options"] == {"include_usage": True, "include_obfuscation": False}
 
 
+async def test_a_proxy_that_the_environment_names_is_used(
+    fake: FakeOpenAI, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("http_proxy", fake.base_url.removesuffix("/v1"))
+    monkeypatch.setenv("no_proxy", "direct.example")
+    behind = OpenAILLM("sk-test", "http://model.example/v1", SystemClock())
+    direct = OpenAILLM("sk-test", "http://direct.example/v1", SystemClock())
+
+    await behind.complete(CALL)
+    await behind.close()
+
+    assert fake.requests[0].headers["host"] == "model.example"
+    assert direct._proxy is None
+
+
+async def test_a_redirect_is_not_followed_so_that_the_key_goes_nowhere_else(
+    fake: FakeOpenAI, llm: OpenAILLM
+) -> None:
+    async with FakeOpenAI() as other:
+        fake.always(
+            Step(kind="error", status=307, headers={"location": f"{other.base_url}/chat/completions"})
+        )
+
+        with pytest.raises(ProviderError):
+            await llm.complete(CALL)
+
+        assert (fake.calls, other.calls) == (1, 0)
+
+
+async def test_half_a_character_in_what_was_said_is_sent_and_not_stumbled_over(
+    fake: FakeOpenAI, llm: OpenAILLM
+) -> None:
+    await llm.complete(replace(CALL, messages=(Message("user", "half \ud83d of it"),)))
+    assert fake.calls == 1
+
+
 @pytest.mark.parametrize("stream", [False, True], ids=["plain", "stream"])
 @pytest.mark.parametrize("fault", FAULTS.values(), ids=FAULTS.keys())
 async def test_every_fault_is_a_provider_error_in_time_without_the_vendors_words(

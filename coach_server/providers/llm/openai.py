@@ -1,28 +1,27 @@
 """OpenAI's Chat Completions, and every server that speaks them (vLLM, Ollama, llama.cpp, LM Studio).
 
-The SDK carries the request; the answer is read and checked here, because the SDK neither bounds nor validates
-it. Nothing that the vendor says leaves this file: errors carry our own sentences, the vendor's stand only in
-`__cause__`.
+Asked by aiohttp and not by the vendor's SDK, which neither bounds nor validates an answer and makes each tip
+more than a millisecond later (bench/README.md). Nothing that the vendor says leaves this file: errors carry
+our own sentences, the vendor's stand only in `__cause__`.
 """
 
 from __future__ import annotations
 
 import asyncio
 import json
-import logging
 import re
 from collections.abc import AsyncGenerator, AsyncIterator, Mapping
-from contextlib import AbstractAsyncContextManager, aclosing
+from contextlib import aclosing, asynccontextmanager
 from dataclasses import dataclass, field
 from email.utils import parsedate_to_datetime
 from typing import Annotated, Any
 from urllib.parse import urlsplit
+from urllib.request import getproxies, proxy_bypass
 
-import httpcore2  # noqa: F401  (else the SDK imports it inside the loop, which reads files)
-import httpx2
-import openai
+import aiohttp
 from pydantic import BaseModel, BeforeValidator, Field, ValidationError
 
+from coach_server import __version__
 from coach_server.clock import Clock
 from coach_server.errors import ProviderError, ProviderTimeout
 from coach_server.providers.llm import Completion, LLMCall, Message, Usage
@@ -31,6 +30,10 @@ OFFICIAL_URL = "https://api.openai.com/v1"
 ANSWER_BYTES = 20_000
 # JSON may need six bytes for one; the rest is the envelope.
 BODY_BYTES = 8 * ANSWER_BYTES
+ERROR_BYTES = 20_000
+CONNECTIONS = 1000
+# Longer than the usual time between two tips, so that a quiet server does not shake hands for each.
+KEEP_ALIVE_S = 45.0
 STREAM_BYTES = 2_000_000
 RETRY_WAIT_S = 0.25
 RETRY_NEEDS_S = 0.3
@@ -46,8 +49,8 @@ OPTIONAL = (
     "stream_options",
     "response_format",
 )
-# What the SDK raises before the answer, its transport while it is read, and we while we understand it.
-FAILURES = (openai.OpenAIError, httpx2.HTTPError, ValueError, RecursionError)
+# What comes up while the server is asked, while its answer is read, and while we understand it.
+FAILURES = (aiohttp.ClientError, OSError, ValueError, RecursionError)
 _DATE = re.compile(r"\d{4}-\d{2}-\d{2}\Z")
 
 
@@ -61,16 +64,13 @@ class OpenAILLM:
     def __init__(
         self, api_key: str, base_url: str | None, clock: Clock, *, retry_wait_s: float = RETRY_WAIT_S
     ) -> None:
-        # These libraries log requests with what people said, at levels a debugging operator may switch on.
-        for name in ("openai", "httpx2", "httpcore2"):
-            logging.getLogger(name).setLevel(logging.WARNING)
         self._clock = clock
         self._retry_wait_s = retry_wait_s
-        url = base_url or OFFICIAL_URL
-        self._official = urlsplit(url).hostname == urlsplit(OFFICIAL_URL).hostname
-        self._client = openai.AsyncOpenAI(
-            api_key=api_key, base_url=url, max_retries=0, http_client=openai.DefaultAioHttpClient()
-        )
+        self._url = (base_url or OFFICIAL_URL).rstrip("/")
+        self._official = urlsplit(self._url).hostname == urlsplit(OFFICIAL_URL).hostname
+        self._headers = {"Authorization": f"Bearer {api_key}", "User-Agent": f"coach-server/{__version__}"}
+        self._proxy = _proxy_for(self._url)
+        self._http: aiohttp.ClientSession | None = None
         self._dialects: dict[str, _Dialect] = {}
         self._retries = _RetryBudget()
 
@@ -112,11 +112,8 @@ class OpenAILLM:
 
     async def model_shutdowns(self) -> dict[str, str]:
         try:
-            async with (
-                asyncio.timeout(LIST_MODELS_S),
-                self._client.models.with_streaming_response.list(timeout=LIST_MODELS_S) as response,
-            ):
-                listed = json.loads(await _read(response.iter_bytes(), STREAM_BYTES))
+            async with asyncio.timeout(LIST_MODELS_S), self._ask("GET", "/models") as response:
+                listed = json.loads(await _read(response.content.iter_any(), STREAM_BYTES))
         except TimeoutError as error:
             raise ProviderTimeout("The list of models took too long.", retryable=True) from error
         except FAILURES as error:
@@ -129,24 +126,41 @@ class OpenAILLM:
         }
 
     async def close(self) -> None:
-        await self._client.close()
+        if self._http is not None:
+            await self._http.close()
 
     def _attempt(self, call: LLMCall) -> _Attempt:
         dialect = self._dialects.setdefault(call.model, _Dialect())
         return _Attempt(self._official, dialect, self._retries, self._clock, call, self._retry_wait_s)
 
-    def _ask(self, body: dict[str, Any], deadline_s: float) -> AbstractAsyncContextManager[Any]:
-        """As `extra_body` the request is sent as it is; else the SDK walks all of it, which takes it longer
-        than everything else that it does."""
-        return self._client.chat.completions.with_streaming_response.create(
-            model=body["model"], messages=(), extra_body=body, timeout=deadline_s
-        )
+    @asynccontextmanager
+    async def _ask(
+        self, method: str, path: str, body: Mapping[str, Any] | None = None
+    ) -> AsyncIterator[aiohttp.ClientResponse]:
+        """An answer with status 2xx. Raises _Refusal with what another one says."""
+        if self._http is None:  # made inside the loop that uses it
+            self._http = aiohttp.ClientSession(
+                headers=self._headers,
+                timeout=aiohttp.ClientTimeout(total=None),  # the deadline stands round every call
+                connector=aiohttp.TCPConnector(limit=CONNECTIONS, keepalive_timeout=KEEP_ALIVE_S),
+            )
+        async with self._http.request(
+            method,
+            self._url + path,
+            data=None if body is None else json.dumps(body).encode(),
+            headers={"Content-Type": "application/json"},
+            allow_redirects=False,
+            proxy=self._proxy,
+        ) as response:
+            if not 200 <= response.status < 300:
+                raise await _refusal(response)
+            yield response
 
     async def _complete_once(self, call: LLMCall, dialect: _Dialect) -> Completion:
         body = _body(call, dialect, official=self._official)
         try:
-            async with self._ask(body, call.deadline_s) as response:
-                raw = await _read(response.iter_bytes(), BODY_BYTES)
+            async with self._ask("POST", "/chat/completions", body) as response:
+                raw = await _read(response.content.iter_any(), BODY_BYTES)
             reply = _Reply.model_validate(json.loads(raw))
         except FAILURES as error:
             raise _translated(error, body) from error
@@ -158,8 +172,8 @@ class OpenAILLM:
         body = _body(call, dialect, official=self._official, stream=True)
         answer = _Streamed()
         try:
-            async with self._ask(body, call.deadline_s) as response:
-                async for data in _events(response.iter_bytes()):
+            async with self._ask("POST", "/chat/completions", body) as response:
+                async for data in _events(response.content.iter_any()):
                     if piece := answer.take(json.loads(data)):
                         yield piece
         except FAILURES as error:
@@ -257,28 +271,51 @@ class _Attempt:
         await self.clock.sleep_until(self.clock.now() + wait)
 
 
+def _proxy_for(url: str) -> str | None:
+    """The proxy that HTTPS_PROXY and its like name for this address."""
+    parts = urlsplit(url)
+    return None if proxy_bypass(parts.hostname or "") else getproxies().get(parts.scheme)
+
+
+class _Refusal(ValueError):
+    """An answer with another status than 2xx, and what its body says in the vendor's form."""
+
+    def __init__(self, status: int, headers: Mapping[str, str], error: Mapping[str, Any]) -> None:
+        super().__init__(status)
+        self.status, self.headers = status, headers
+        self.code, self.kind, self.param = error.get("code"), error.get("type"), error.get("param")
+        self.message = str(error.get("message", ""))
+
+
+async def _refusal(response: aiohttp.ClientResponse) -> _Refusal:
+    told: Any = None
+    try:
+        told = json.loads(await _read(response.content.iter_any(), ERROR_BYTES))
+    except (aiohttp.ClientError, ValueError, RecursionError):
+        pass  # the status says enough
+    inner = told.get("error", told) if isinstance(told, dict) else None
+    return _Refusal(response.status, response.headers, inner if isinstance(inner, dict) else {})
+
+
 def _translated(error: Exception, body: Mapping[str, Any] | None = None) -> _Fault:
     """Any failure of an attempt as a fault with our own words."""
     match error:
-        case openai.APIStatusError():
+        case _Refusal():
             return _refused_or_failed(error, body or {})
-        case openai.APITimeoutError() | httpx2.TimeoutException():
-            return _Fault(ProviderTimeout("The model took too long.", retryable=True))
-        case openai.APIConnectionError():
-            return _Fault(ProviderError("The model could not be reached.", retryable=True))
-        case httpx2.HTTPError():
+        case aiohttp.ClientPayloadError():
             return _Fault(ProviderError("The model's answer broke off.", retryable=True))
+        case aiohttp.ClientError() | OSError():
+            return _Fault(ProviderError("The model could not be reached.", retryable=True))
         case _TooMuch():
             return _Fault(ProviderError("The model's answer is too long."))
     return _Fault(ProviderError("The model's answer has the wrong form."))
 
 
-def _refused_or_failed(error: openai.APIStatusError, body: Mapping[str, Any]) -> _Fault:
-    status = error.status_code
-    headers = error.response.headers
+def _refused_or_failed(error: _Refusal, body: Mapping[str, Any]) -> _Fault:
+    status, headers = error.status, error.headers
     if status in (400, 422):
         return _refused(error, body)
-    if status == 429 and "insufficient_quota" in (error.code, error.type):
+    if status == 429 and "insufficient_quota" in (error.code, error.kind):
         return _Fault(ProviderError("The model's account is empty.", retry_after_s=HOPELESS_REST_S))
     if status in (401, 403):
         return _Fault(ProviderError("The model did not accept the key.", retry_after_s=HOPELESS_REST_S))
@@ -289,7 +326,7 @@ def _refused_or_failed(error: openai.APIStatusError, body: Mapping[str, Any]) ->
     return _Fault(ProviderError(said, retryable=retryable, retry_after_s=retry_after(headers)))
 
 
-def _refused(error: openai.APIStatusError, body: Mapping[str, Any]) -> _Fault:
+def _refused(error: _Refusal, body: Mapping[str, Any]) -> _Fault:
     """A 400 is about an optional parameter when the server names one. Servers that do not know JSON schemas
     name nothing as often as not, so where one was sent it is the first guess."""
     sent = [name for name in OPTIONAL if name in body]
