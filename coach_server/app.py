@@ -9,7 +9,7 @@ import hmac
 import os
 import random
 import socket
-from collections.abc import AsyncIterator, Callable, Coroutine
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Any, Protocol
@@ -32,10 +32,12 @@ from coach_server.api.rest_ops import RestOps
 from coach_server.api.rest_privacy import RestPrivacy
 from coach_server.api.rest_tools import RestTools
 from coach_server.api.sockets import Sockets
+from coach_server.app_practice import Parts, Practising, build_practice
 from coach_server.clock import Clock, SystemClock
 from coach_server.domain.call import CallTiming
 from coach_server.errors import CoachError, ConfigError, StorageFailed
 from coach_server.paths import bundled, catalog
+from coach_server.providers.avatar import Avatar
 from coach_server.providers.aws_credentials import AwsCredentials
 from coach_server.providers.bus import Bus, LocalBus, RedisBus
 from coach_server.providers.embedder import Embedder
@@ -49,6 +51,7 @@ from coach_server.providers.stt import Stt
 from coach_server.providers.stt.aws import AwsTranscribe
 from coach_server.providers.stt.deepgram import Deepgram
 from coach_server.services.access import Gate
+from coach_server.services.analysis import CallRecord
 from coach_server.services.analysis_wording import load_wordings
 from coach_server.services.answers import SCHEMAS
 from coach_server.services.archive import Archive
@@ -73,6 +76,7 @@ from coach_server.services.privacy import Erasure
 from coach_server.services.prompts import Prompts
 from coach_server.services.reports import Reports
 from coach_server.services.retention import Retention
+from coach_server.services.roleplay_store import ANALYSE as ANALYSE_ROLEPLAY
 from coach_server.services.transcription import Transcriptions
 from coach_server.settings import Settings
 from coach_server.storage import clockwork
@@ -83,6 +87,7 @@ from coach_server.storage.journal import Journal
 DRAIN_NOTICE_S = 3.0
 RECONNECT_WITHIN_MS = 5000
 SWEEP_EVERY_S = 60.0
+PRACTICE_EVERY_S = 15.0
 TICK_WAIT_S = 5.0
 COSTS_EVERY_S = 20.0
 RETENTION_EVERY_S = 3600.0  # one instance sweeps, once a day
@@ -100,6 +105,7 @@ class Replacements:
     bus: Bus | None = None
     stt: list[Stt] | None = None
     mail: Mail | None = None
+    avatar: Avatar | None = None
 
 
 @dataclass(slots=True)
@@ -115,6 +121,7 @@ class Coaching:
     jobs: JobRunner
     store: CallStore
     bus: Bus
+    practising: Practising
     draining: bool = False
     started: asyncio.Event = field(default_factory=asyncio.Event)
 
@@ -169,7 +176,7 @@ def build_app(settings: Settings, replacements: Replacements | None = None) -> w
     coach = FallbackCoach(written, offline, breaker, timeout_s)
 
     sio = build_socket_server(_engine_options(settings, origins, clock))
-    sockets = Sockets(sio, gate, clock)
+    sockets = Sockets(sio, gate, clock, guests=settings.roleplay_open)
     store = CallStore(database, journal, clock, node)
     bus = use.bus or _bus(settings, clock)
     figures = Figures()
@@ -182,7 +189,34 @@ def build_app(settings: Settings, replacements: Replacements | None = None) -> w
         governor=governor,
         announce=lambda call_id, name, document: calls.announce(call_id, name, document),
     )
-    jobs = JobRunner(database, {ANALYSE: analysis.run}, clock, node, on_dead=analysis.given_up)
+    http = aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=60))
+    limits = Limits(clock, settings.redis_url.get_secret_value() or None)
+    mail = use.mail or _mail(settings, http, clock)
+    practising = build_practice(
+        Parts(
+            settings=settings,
+            clock=clock,
+            database=database,
+            gate=gate,
+            sockets=sockets,
+            bus=bus,
+            llm=llm,
+            prompts=prompts,
+            models=models,
+            breaker=breaker,
+            governor=governor,
+            detector=detector,
+            embedder=embedder,
+            http=http,
+            limits=limits,
+            mail=mail,
+            avatar=use.avatar,
+        )
+    )
+    handlers = {ANALYSE: analysis.run, **practising.jobs}
+    given_up = {ANALYSE: analysis.given_up, ANALYSE_ROLEPLAY: practising.analysis.given_up}
+    jobs = JobRunner(database, handlers, clock, node, on_dead=given_up)
+    practising.store.on_end = jobs.wake
     calls = Calls(
         clock=clock,
         store=store,
@@ -199,12 +233,11 @@ def build_app(settings: Settings, replacements: Replacements | None = None) -> w
             consent_required=settings.consent_required,
             max_calls_per_key=settings.max_calls_per_key,
         ),
-        analyse_unstored=analysis.of_unstored,
+        analyse_unstored=_both(analysis.of_unstored, practising.scoring.of_unstored),
         on_stored_end=jobs.wake,
         figures=figures,
+        on_message=practising.hear,
     )
-    http = aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=60))
-    limits = Limits(clock, settings.redis_url.get_secret_value() or None)
     results = AudioResults(sockets)
     deepgram = _deepgram(settings, http, clock)
     transcriptions = Transcriptions(
@@ -215,7 +248,7 @@ def build_app(settings: Settings, replacements: Replacements | None = None) -> w
         language=settings.default_language,
     )
     day_costs = DayCosts(database, governor, clock)
-    coaching = Coaching(settings, clock, node, database, sio, calls, jobs, store, bus)
+    coaching = Coaching(settings, clock, node, database, sio, calls, jobs, store, bus, practising)
 
     app = web.Application(
         middlewares=[
@@ -231,7 +264,7 @@ def build_app(settings: Settings, replacements: Replacements | None = None) -> w
     sio.attach(app)
     CallEvents(sockets, calls, content, clock).register()
     AudioEvents(sockets, transcriptions, clock).register()
-    rest = Rest(gate)
+    rest = Rest(gate, is_open=settings.roleplay_open)
     RestOps(
         calls=calls,
         gate=gate,
@@ -254,7 +287,8 @@ def build_app(settings: Settings, replacements: Replacements | None = None) -> w
             )
         ),
     ).register(rest)
-    RestCalls(Archive(database)).register(rest)
+    RestCalls(Archive(database), practising.scoring).register(rest)
+    practising.register(rest, sockets, settings.default_language)
     letters = Outbox(settings.data_dir / "outbox", clock)
     retention = Retention(database, letters, clock, days=settings.transcript_retention_days, owner=node)
     erasure = Erasure(database, calls, letters, clock, secret=_derived(settings, "erasure receipts"))
@@ -268,7 +302,7 @@ def build_app(settings: Settings, replacements: Replacements | None = None) -> w
     RestTools(
         generator=Generator(llm, prompts, models, offline, breaker, governor=governor),
         reports=Reports(
-            use.mail or _mail(settings, http, clock),
+            mail,
             settings.email_from_address,
             clock,
             allowed_domains=settings.report_allowed_domains,
@@ -289,7 +323,8 @@ def build_app(settings: Settings, replacements: Replacements | None = None) -> w
             _around(lambda: _task(journal.run(), "journal")),
             _around(lambda: _closing(bus)),
             _around(lambda: _closing(limits)),
-            _around(lambda: _running_calls(calls)),
+            _around(lambda: _ready(calls.run, "calls")),
+            _around(lambda: _ready(practising.run, "practice")),
             _around(lambda: _task(jobs.run(), "jobs")),
             _around(lambda: transcriptions),
             _around(lambda: _scheduled(coaching, day_costs, retention)),
@@ -450,11 +485,24 @@ async def _closing(part: _Closable) -> AsyncIterator[None]:
 
 
 @asynccontextmanager
-async def _running_calls(calls: Calls) -> AsyncIterator[None]:
+async def _ready(
+    work: Callable[[asyncio.Event], Coroutine[Any, Any, None]], name: str
+) -> AsyncIterator[None]:
+    """Run what says itself when it has begun."""
     ready = asyncio.Event()
-    async with _task(calls.run(ready), "calls"):
+    async with _task(work(ready), name):
         await ready.wait()
         yield
+
+
+def _both(
+    first: Callable[[CallRecord], Awaitable[None]], second: Callable[[CallRecord], Awaitable[None]]
+) -> Callable[[CallRecord], Awaitable[None]]:
+    async def one_after_the_other(record: CallRecord) -> None:
+        await first(record)
+        await second(record)
+
+    return one_after_the_other
 
 
 @asynccontextmanager
@@ -470,6 +518,7 @@ async def _scheduled(coaching: Coaching, day_costs: DayCosts, retention: Retenti
         scheduler.add_job(_noted, args=[work, running], id=name, **trigger)
 
     every(SWEEP_EVERY_S, "stale calls", lambda: _sweep(coaching))
+    every(PRACTICE_EVERY_S, "practice", lambda: _sweep_practice(coaching))
     every(COSTS_EVERY_S, "costs of the day", day_costs.sync)
     every(RETENTION_EVERY_S, "old words", retention.tick)
     # At once too: the server may have been off while words grew old, and a call that nobody came back to must
@@ -515,6 +564,22 @@ async def _sweep(coaching: Coaching) -> None:
             await coaching.calls.sweep(now - coaching.settings.abandon_ms / 1000)
     except StorageFailed:
         logger.warning("The sweep of stale calls was skipped: no database")
+
+
+async def _sweep_practice(coaching: Coaching) -> None:
+    try:
+        async with coaching.database.transaction() as conn:
+            mine = await clockwork.claim_tick(
+                conn,
+                "practice",
+                owner=coaching.node,
+                now=coaching.clock.now(),
+                every_s=PRACTICE_EVERY_S,
+            )
+        if mine:
+            await coaching.practising.upkeep.sweep()
+    except StorageFailed:
+        logger.warning("The sweep of practice sessions was skipped: no database")
 
 
 @asynccontextmanager

@@ -255,6 +255,71 @@ class Settings(BaseSettings):
         description="Keep no transcript of a conversation that was started without consent.",
     )
 
+    # Practice
+    roleplay_open: bool = Field(
+        False,
+        validation_alias="ROLEPLAY_OPEN",
+        description="Let anyone practise without credentials, under the first API key, and read anybody's "
+        "progress by name. For clients that send none, behind a gate of your own.",
+        json_schema_extra=_group("Practice"),
+    )
+    roleplay_abandon_ms: int = Field(
+        120_000,
+        ge=1_000,
+        le=86_400_000,
+        validation_alias="ROLEPLAY_ABANDON_MS",
+        description="A practice session without a sign of life for so long is abandoned.",
+    )
+    roleplay_grace_ms: int = Field(
+        900_000,
+        ge=0,
+        le=86_400_000,
+        validation_alias="ROLEPLAY_GRACE_MS",
+        description="An abandoned session can be resumed for so long; then it is over and analysed.",
+    )
+    avatar_provider: str = Field(
+        "",
+        pattern="^(|off|liveavatar|heygen)$",
+        validation_alias="AVATAR_PROVIDER",
+        description="off, liveavatar or heygen (superseded). Empty: the one whose key is set, else off.",
+    )
+    liveavatar_api_key: SecretStr = Field(
+        SecretStr(""), validation_alias="LIVEAVATAR_API_KEY", description="Key of LiveAvatar."
+    )
+    liveavatar_avatar_id: str = Field(
+        "", validation_alias="LIVEAVATAR_AVATAR_ID", description="Id of the avatar (a UUID)."
+    )
+    liveavatar_voice_id: str = Field(
+        "", validation_alias="LIVEAVATAR_VOICE_ID", description="Id of its voice. Empty: the avatar's own."
+    )
+    liveavatar_base_url: str = Field(
+        "https://api.liveavatar.com",
+        min_length=1,
+        validation_alias="LIVEAVATAR_BASE_URL",
+        description="Where LiveAvatar answers.",
+    )
+    liveavatar_sandbox: bool = Field(
+        False, validation_alias="LIVEAVATAR_SANDBOX", description="Sessions of the vendor's sandbox."
+    )
+    heygen_api_key: SecretStr = Field(
+        SecretStr(""), validation_alias="HEYGEN_API_KEY", description="Key of HeyGen's streaming avatar."
+    )
+    heygen_avatar_id: str = Field(
+        "", validation_alias="HEYGEN_AVATAR_ID", description="Name or id of the avatar."
+    )
+    heygen_voice_id: str = Field("", validation_alias="HEYGEN_VOICE_ID", description="Id of its voice.")
+    heygen_kb_id: str = Field(
+        "",
+        validation_alias="HEYGEN_KB_ID",
+        description="Id of its knowledge base (`coach knowledge export`).",
+    )
+    heygen_base_url: str = Field(
+        "https://api.heygen.com",
+        min_length=1,
+        validation_alias="HEYGEN_BASE_URL",
+        description="Where HeyGen answers.",
+    )
+
     # Speech to text
     stt_provider: str = Field(
         "",
@@ -402,12 +467,20 @@ class Settings(BaseSettings):
                 found.append(f"BACKEND_API_KEY ({name}) is empty.")
             elif len(key) > MAX_KEY_CHARS:
                 found.append(f"BACKEND_API_KEY ({name}) is longer than {MAX_KEY_CHARS} characters.")
-        urls = {"OPENAI_BASE_URL": self.openai_base_url, "DEEPGRAM_BASE_URL": self.deepgram_base_url}
+        urls = {
+            "OPENAI_BASE_URL": self.openai_base_url,
+            "DEEPGRAM_BASE_URL": self.deepgram_base_url,
+            "LIVEAVATAR_BASE_URL": self.liveavatar_base_url,
+            "HEYGEN_BASE_URL": self.heygen_base_url,
+        }
         for variable, url in urls.items():
             if url and not re.match(r"https?://[^\s/]+", url):
                 found.append(f"{variable} must be a URL such as https://host/v1.")
+        found += self._avatar_problems()
         if not self.is_production:
             return found
+        if not self.data_encryption_key.get_secret_value():
+            found.append("DATA_ENCRYPTION_KEY is missing: openssl rand -base64 32 makes one; keep it safe.")
         if not self.api_keys:
             found.append("BACKEND_API_KEY is missing: set a random key of at least 32 characters.")
         for name, key in self.api_keys:
@@ -417,6 +490,21 @@ class Settings(BaseSettings):
                 found.append(f"BACKEND_API_KEY ({name}) is shorter than {MIN_KEY_CHARS} characters.")
         if "*" in self.cors_origin:
             found.append("CORS_ORIGIN must not be * in production: list the origins that may connect.")
+        return found
+
+    def _avatar_problems(self) -> list[str]:
+        """A vendor that was chosen by name needs its key and an avatar; one with a key an avatar."""
+        vendors = {
+            "liveavatar": ("LIVEAVATAR", self.liveavatar_api_key, self.liveavatar_avatar_id),
+            "heygen": ("HEYGEN", self.heygen_api_key, self.heygen_avatar_id),
+        }
+        found = []
+        for name, (prefix, key, avatar_id) in vendors.items():
+            chosen, has_key = self.avatar_provider == name, bool(key.get_secret_value())
+            if chosen and not has_key:
+                found.append(f"{prefix}_API_KEY is needed for AVATAR_PROVIDER={name}.")
+            if has_key and self.avatar_provider in ("", name) and not avatar_id:
+                found.append(f"{prefix}_AVATAR_ID is needed beside {prefix}_API_KEY.")
         return found
 
 

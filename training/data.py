@@ -17,7 +17,7 @@ from coach_server.services.detector import Sentence
 from coach_server.services.head import OBJECTIONS, SIGNALS, STAGES
 
 FOLDER = Path(__file__).parent / "labelled"
-_SPEAKERS = {"seller": Speaker.AGENT, "customer": Speaker.CUSTOMER}
+SPEAKERS = {"seller": Speaker.AGENT, "customer": Speaker.CUSTOMER}
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,7 +62,7 @@ def _example(data: dict[str, object]) -> Example:
     context = data.get("context")
     sentence = Sentence(
         str(data["text"]),
-        _SPEAKERS[str(data["speaker"])],
+        SPEAKERS[str(data["speaker"])],
         str(data["language"]),
         (context,) if isinstance(context, str) else (),
     )

@@ -2,15 +2,25 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from typing import Any
 
 import orjson
 from aiohttp import web
 
-from coach_server.errors import Invalid, TooLarge
+from coach_server.errors import Invalid, NotFound, TooLarge
 
 MAX_BODY = 256_000
+_USER = re.compile(r"[^\x00-\x1f\x7f/\\\ud800-\udfff]{1,128}")
+
+
+def user_of(request: web.Request) -> str:
+    """The user that the path names: any text of the client's; what cannot be one is nobody's."""
+    wanted = request.match_info["userId"]
+    if not _USER.fullmatch(wanted):
+        raise NotFound("There is nothing with this id that you may see.", field="userId")
+    return wanted
 
 
 def json_response(

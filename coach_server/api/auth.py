@@ -36,14 +36,21 @@ class Origins:
         return self._open and bool(_EXTENSION.fullmatch(origin) or _LOCAL.fullmatch(origin))
 
 
-def handshake_principal(gate: Gate, auth: object, environ: Mapping[str, Any]) -> Principal:
-    """Socket.IO: `auth.token`, `auth.apiKey`, else the header x-api-key or Authorization."""
+def handshake_principal(
+    gate: Gate, auth: object, environ: Mapping[str, Any], *, guests: bool = False
+) -> Principal:
+    """Socket.IO: `auth.token` (a user's), `auth.joinToken` (of a practice session), `auth.apiKey`, else the
+    header x-api-key or Authorization. With `guests` a handshake without any of these is let in as one."""
     if isinstance(auth, Mapping):
-        if auth.get("token") is not None:
-            return gate.by_token(auth["token"])
+        for name in ("token", "joinToken"):
+            if auth.get(name) is not None:
+                return gate.by_token(auth[name])
         if auth.get("apiKey") is not None:
             return gate.by_key(auth["apiKey"])
-    return header_principal(gate, environ.get("HTTP_X_API_KEY"), environ.get("HTTP_AUTHORIZATION"))
+    api_key, authorization = environ.get("HTTP_X_API_KEY"), environ.get("HTTP_AUTHORIZATION")
+    if guests and api_key is None and authorization is None:
+        return gate.guest()
+    return header_principal(gate, api_key, authorization)
 
 
 def header_principal(gate: Gate, api_key: str | None, authorization: str | None) -> Principal:
@@ -57,8 +64,12 @@ def header_principal(gate: Gate, api_key: str | None, authorization: str | None)
     return gate.by_token(credential) if credential.count(".") == 2 else gate.by_key(credential)
 
 
-def request_principal(gate: Gate, request: web.Request) -> Principal:
-    return header_principal(gate, request.headers.get("x-api-key"), request.headers.get("Authorization"))
+def request_principal(gate: Gate, request: web.Request, *, guests: bool = False) -> Principal:
+    """Of the headers; with `guests` a request without credentials is let in as one."""
+    api_key, authorization = request.headers.get("x-api-key"), request.headers.get("Authorization")
+    if guests and api_key is None and authorization is None:
+        return gate.guest()
+    return header_principal(gate, api_key, authorization)
 
 
 def is_at_this_machine(request: web.Request) -> bool:

@@ -15,7 +15,7 @@ from pydantic.json_schema import GenerateJsonSchema, JsonSchemaValue, models_jso
 from pydantic_core import core_schema
 
 from coach_server import __version__
-from coach_server.api import wire_out
+from coach_server.api import practice_out, wire_out
 from coach_server.api.http import Doc, OpenRoute, Rest, Route
 from coach_server.api.sockets import Event
 
@@ -23,6 +23,7 @@ Document = dict[str, Any]
 
 TITLE = "Coach Server"
 PATH_ID = r"^[A-Za-z0-9_-]{1,64}$"
+PATH_USER = r"^[^\x00-\x1f\x7f/\\]{1,128}$"
 _SCHEMA = "#/components/schemas/"
 _STATUSES = {
     200: "Done.",
@@ -170,7 +171,12 @@ def _tag(path: str) -> str:
 
 def _path_parameters(path: str) -> list[Document]:
     return [
-        {"name": name, "in": "path", "required": True, "schema": {"type": "string", "pattern": PATH_ID}}
+        {
+            "name": name,
+            "in": "path",
+            "required": True,
+            "schema": {"type": "string", "pattern": PATH_USER if name == "userId" else PATH_ID},
+        }
         for name in re.findall(r"{(\w+)}", path)
     ]
 
@@ -235,29 +241,31 @@ def asyncapi(events: Mapping[str, Event]) -> Document:
     """Every event a client may send (`events`), each with its ack, and every one the server may send."""
     acks = [event.ack for event in events.values()]
     inbound = [event.model for event in events.values()]
-    schemas = _Schemas([*inbound, *acks, wire_out.Refused, *wire_out.EVENTS.values()])
+    bare = practice_out.BARE_EVENTS
+    schemas = _Schemas([*inbound, *acks, wire_out.Refused, *wire_out.EVENTS.values(), *bare.values()])
     messages: Document = {}
     operations: Document = {}
     for event in events.values():
-        messages[event.name] = _sent_by_client(event, schemas)
-        messages[_ack(event.name)] = _ack_message(event, schemas)
-        operations[event.name] = _receive(event)
-    for name, model in wire_out.EVENTS.items():
-        messages[name] = _sent_by_server(name, model, schemas)
-        operations[name] = {
+        messages[_key(event.name)] = _sent_by_client(event, schemas)
+        messages[_key(_ack(event.name))] = _ack_message(event, schemas)
+        operations[_key(event.name)] = _receive(event)
+    for name, model in (*wire_out.EVENTS.items(), *bare.items()):
+        messages[_key(name)] = _sent_by_server(name, model, schemas, is_bare=name in bare)
+        operations[_key(name)] = {
             "action": "send",
             "channel": {"$ref": "#/channels/live"},
-            "summary": messages[name]["summary"],
-            "messages": [{"$ref": f"#/channels/live/messages/{name}"}],
+            "summary": messages[_key(name)]["summary"],
+            "messages": [{"$ref": f"#/channels/live/messages/{_key(name)}"}],
         }
     return {
         "asyncapi": "3.0.0",
         "info": {
-            "title": f"{TITLE}: live coach",
+            "title": f"{TITLE}: live coach and practice",
             "version": __version__,
             "description": "Socket.IO 4 (Engine.IO 4) at /socket.io, namespace `/`. A client sends an event "
-            "with one bare payload object; the server sends `{type, payload}`. Acks are optional: a client "
-            "that asks for one is answered within a second.",
+            "with one bare payload object; the server sends `{type, payload}`, and in the events of practice "
+            "(their names have a colon) the payload alone. Acks are optional: a client that asks for one is "
+            "answered within a second.",
         },
         "defaultContentType": "application/json",
         "servers": {
@@ -303,6 +311,11 @@ def _ack(name: str) -> str:
     return f"{name}.ack"
 
 
+def _key(name: str) -> str:
+    """AsyncAPI's names of parts take no colon; the message itself says its name."""
+    return name.replace(":", ".")
+
+
 def _summary(model: type[BaseModel]) -> str:
     return " ".join((model.__doc__ or "").split())
 
@@ -319,16 +332,17 @@ def _ack_message(event: Event, schemas: _Schemas) -> Document:
     }
 
 
-def _sent_by_server(name: str, model: type[BaseModel], schemas: _Schemas) -> Document:
+def _sent_by_server(name: str, model: type[BaseModel], schemas: _Schemas, *, is_bare: bool) -> Document:
+    enveloped = {
+        "type": "object",
+        "required": ["type", "payload"],
+        "additionalProperties": False,
+        "properties": {"type": {"const": name}, "payload": schemas.ref(model)},
+    }
     return {
         "name": name,
         "summary": _summary(model),
-        "payload": {
-            "type": "object",
-            "required": ["type", "payload"],
-            "additionalProperties": False,
-            "properties": {"type": {"const": name}, "payload": schemas.ref(model)},
-        },
+        "payload": schemas.ref(model) if is_bare else enveloped,
     }
 
 
@@ -343,9 +357,9 @@ def _receive(event: Event) -> Document:
         "channel": {"$ref": "#/channels/live"},
         "summary": _summary(event.model),
         "description": told + refused,
-        "messages": [{"$ref": f"#/channels/live/messages/{event.name}"}],
+        "messages": [{"$ref": f"#/channels/live/messages/{_key(event.name)}"}],
         "reply": {
             "channel": {"$ref": "#/channels/live"},
-            "messages": [{"$ref": f"#/channels/live/messages/{_ack(event.name)}"}],
+            "messages": [{"$ref": f"#/channels/live/messages/{_key(_ack(event.name))}"}],
         },
     }

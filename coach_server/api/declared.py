@@ -10,8 +10,11 @@ from coach_server.api.call_events import CallEvents
 from coach_server.api.http import Rest
 from coach_server.api.rest_calls import RestCalls
 from coach_server.api.rest_ops import RestOps
+from coach_server.api.rest_practice import RestPractice
 from coach_server.api.rest_privacy import RestPrivacy
+from coach_server.api.rest_roleplay import RestRoleplay
 from coach_server.api.rest_tools import RestTools
+from coach_server.api.roleplay_events import RoleplayEvents
 from coach_server.api.sockets import Sockets
 
 
@@ -35,7 +38,10 @@ def declared() -> tuple[Rest, Sockets]:
     RestOps(
         calls=nothing, gate=nothing, clock=nothing, healthy=nothing, draining=nothing, registry=nothing
     ).register(rest)
-    RestCalls(nothing).register(rest)
+    RestCalls(nothing, nothing).register(rest)
+    RoleplayEvents(sockets, nothing, nothing, nothing, nothing).register()
+    RestRoleplay(nothing, nothing, nothing).register(rest)
+    RestPractice(nothing, nothing, nothing, nothing, language="en").register(rest)
     RestPrivacy(nothing, nothing, nothing).register(rest)
     RestTools(
         generator=nothing,

@@ -12,7 +12,7 @@ from coach_server.api import faults
 from coach_server.api.answers import json_response
 from coach_server.api.auth import Origins, request_principal
 from coach_server.errors import CoachError, Unauthorized
-from coach_server.services.access import Gate, Principal, Role
+from coach_server.services.access import PERSONAL, Gate, Principal, Role
 
 RestHandler = Callable[[web.Request, Principal], Awaitable[web.StreamResponse]]
 OpenHandler = Callable[[web.Request], Awaitable[web.StreamResponse]]
@@ -28,7 +28,9 @@ _PHRASES = {
 }
 # Routes whose clients read `error` as the HTTP phrase and `message` as the sentence (live-coach.md §8).
 _PHRASED = ("/api/transcribe/", "/api/auth/deepgram-token")
-_ANY_ROLE = tuple(Role)
+_ANY_ROLE = PERSONAL
+# Whoever may take part in a practice session: also with its join token, or as a guest where that is open.
+PRACTISING = tuple(Role)
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,7 +63,11 @@ class Route:
 
     @property
     def is_for_all(self) -> bool:
-        return self.roles == _ANY_ROLE
+        return self.roles in (_ANY_ROLE, PRACTISING)
+
+    @property
+    def is_for_guests(self) -> bool:
+        return Role.GUEST in self.roles
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,9 +81,10 @@ class OpenRoute:
 
 @dataclass(slots=True)
 class Rest:
-    """Collects routes and guards them."""
+    """Collects routes and guards them. `is_open`: practising needs no credentials here."""
 
     gate: Gate
+    is_open: bool = False
     routes: list[Route] = field(default_factory=list)
     open_routes: list[OpenRoute] = field(default_factory=list)
 
@@ -103,7 +110,8 @@ class Rest:
 
     def _guarded(self, route: Route) -> OpenHandler:
         async def handle(request: web.Request) -> web.StreamResponse:
-            principal = request_principal(self.gate, request)
+            guests = self.is_open and route.is_for_guests
+            principal = request_principal(self.gate, request, guests=guests)
             principal.require(*route.roles)
             return await route.handler(request, principal)
 

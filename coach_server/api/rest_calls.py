@@ -8,12 +8,13 @@ from typing import Literal
 from aiohttp import web
 from pydantic import Field
 
-from coach_server.api import wire, wire_out
+from coach_server.api import practice_out, wire, wire_out
 from coach_server.api.answers import json_response
 from coach_server.api.http import Doc, Rest
 from coach_server.errors import NotFound
 from coach_server.services.access import Principal
 from coach_server.services.archive import Archive
+from coach_server.services.call_scoring import CallScoring
 
 _ID = re.compile(r"[A-Za-z0-9_-]{1,64}")
 MAX_PAGE = 200
@@ -30,8 +31,9 @@ class ListingQuery(wire.Inbound):
 
 
 class RestCalls:
-    def __init__(self, archive: Archive) -> None:
+    def __init__(self, archive: Archive, scoring: CallScoring) -> None:
         self._archive = archive
+        self._scoring = scoring
 
     def register(self, rest: Rest) -> None:
         one = "/api/conversations/{id}"
@@ -43,7 +45,9 @@ class RestCalls:
             "GET", f"{one}/transcript", self.transcript, Doc("What was said.", wire_out.TranscriptAnswer)
         )
         rest.add("GET", f"{one}/tips", self.tips, Doc("The tips, and which were taken.", wire_out.TipsAnswer))
+        scored = Doc("The score card of the call.", practice_out.CallFeedbackAnswer, refusals=(409,))
         rest.add("GET", f"{one}/analysis", self.analysis, analysed)
+        rest.add("GET", f"{one}/feedback", self.feedback, scored)
 
     async def listing(self, request: web.Request, principal: Principal) -> web.Response:
         query = wire.parse(ListingQuery, dict(request.query))
@@ -67,6 +71,9 @@ class RestCalls:
 
     async def analysis(self, request: web.Request, principal: Principal) -> web.Response:
         return json_response(await self._archive.analysis(principal, _id(request)))
+
+    async def feedback(self, request: web.Request, principal: Principal) -> web.Response:
+        return json_response(await self._scoring.feedback(principal, _id(request)))
 
 
 def _id(request: web.Request) -> str:

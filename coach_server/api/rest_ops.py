@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
+from typing import Literal
 
 from aiohttp import web
 from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, generate_latest
@@ -20,7 +21,7 @@ class TokenWish(wire.Inbound):
     """Whom the token is for."""
 
     userId: wire.Id
-    role: Role
+    role: Literal[Role.SERVICE, Role.AGENT, Role.TRAINEE, Role.MANAGER, Role.ADMIN]
     teamId: wire.Id | None = None
     """A manager sees the calls of this team."""
     ttlSeconds: int = Field(DEFAULT_TTL_S, ge=1, le=MAX_TTL_S)

@@ -7,7 +7,7 @@ import re
 from aiohttp import web
 
 from coach_server.api import wire_out
-from coach_server.api.answers import json_response
+from coach_server.api.answers import json_response, user_of
 from coach_server.api.http import Doc, Rest
 from coach_server.errors import NotFound
 from coach_server.services.access import Principal, Role
@@ -29,19 +29,19 @@ class RestPrivacy:
         erase_call = Doc("Erase a call.", wire_out.ErasureReceipt, refusals=(403, 503))
         export = Doc("All that is stored of a user, as a file.", wire_out.UserExport, refusals=(403, 503))
         sweeps = Doc("When old words were deleted, and how many.", wire_out.SweepsAnswer)
-        rest.add("DELETE", "/api/users/{id}", self.erase_user, erase_user)
-        rest.add("GET", "/api/users/{id}/export", self.export, export)
+        rest.add("DELETE", "/api/users/{userId}", self.erase_user, erase_user)
+        rest.add("GET", "/api/users/{userId}/export", self.export, export)
         rest.add("DELETE", "/api/conversations/{id}", self.erase_conversation, erase_call)
         rest.add("GET", "/api/privacy/sweeps", self.sweeps, sweeps, roles=(Role.ADMIN,))
 
     async def erase_user(self, request: web.Request, principal: Principal) -> web.Response:
-        return json_response(await self._erasure.user(principal, _id(request, "userId")))
+        return json_response(await self._erasure.user(principal, user_of(request)))
 
     async def erase_conversation(self, request: web.Request, principal: Principal) -> web.Response:
-        return json_response(await self._erasure.conversation(principal, _id(request, "conversationId")))
+        return json_response(await self._erasure.conversation(principal, _id(request)))
 
     async def export(self, request: web.Request, principal: Principal) -> web.Response:
-        pieces = await self._export.user(principal, _id(request, "userId"))
+        pieces = await self._export.user(principal, user_of(request))
         headers = {"Content-Disposition": 'attachment; filename="coach-export.json"'}
         return web.Response(body=pieces, content_type="application/json", headers=headers)
 
@@ -49,8 +49,8 @@ class RestPrivacy:
         return json_response(await self._retention.sweeps())
 
 
-def _id(request: web.Request, field: str) -> str:
+def _id(request: web.Request) -> str:
     wanted = request.match_info["id"]
     if not _ID.fullmatch(wanted):
-        raise NotFound("There is nothing with this id that you may see.", field=field)
+        raise NotFound("There is nothing with this id that you may see.", field="conversationId")
     return wanted

@@ -20,7 +20,7 @@ from coach_server.api.auth import handshake_principal
 from coach_server.api.engine import CoachSocketServer, wants_ack
 from coach_server.clock import Clock
 from coach_server.errors import CoachError, RateLimited, Unauthorized
-from coach_server.services.access import Gate, Principal
+from coach_server.services.access import PERSONAL, Gate, Principal
 from coach_server.services.call_actions import Origin
 from coach_server.services.limits import TokenBucket
 
@@ -70,7 +70,8 @@ class Client:
 class Event:
     """An event of the contract. `refused_as`: the code of the ERROR that tells a refusal to a client that
     asked for no ack; None: refusals are silent. `is_audio`: the handler takes the data as it came, and
-    `model` only describes it. `ack` and `answers` (names of events) are for the documents."""
+    `model` only describes it. `is_practice`: of the roleplay, so that a join token and a guest may send it.
+    `ack` and `answers` (names of events) are for the documents."""
 
     name: str
     model: type[BaseModel]
@@ -79,6 +80,7 @@ class Event:
     ack: type[wire_out.Accepted] = wire_out.Accepted
     answers: tuple[str, ...] = ()
     is_audio: bool = False
+    is_practice: bool = False
 
 
 class SocketPublisher:
@@ -91,6 +93,10 @@ class SocketPublisher:
     async def send(self, sid: str, name: str, payload: Mapping[str, Any]) -> None:
         await self._sio.emit(name, {"type": name, "payload": payload}, to=sid)
 
+    async def send_bare(self, sid: str, name: str, payload: Mapping[str, Any]) -> None:
+        """Without the envelope: seed 000's clients read the payload itself."""
+        await self._sio.emit(name, dict(payload), to=sid)
+
     async def probe(self, sid: str, timeout_s: float) -> bool:
         return await self._sio.probe(sid, timeout_s)
 
@@ -101,8 +107,10 @@ class SocketPublisher:
 class Sockets:
     """The connected clients and the table of events."""
 
-    def __init__(self, sio: CoachSocketServer, gate: Gate, clock: Clock) -> None:
+    def __init__(self, sio: CoachSocketServer, gate: Gate, clock: Clock, *, guests: bool = False) -> None:
+        """`guests`: practising needs no credentials here."""
         self._sio = sio
+        self._guests = guests
         self._gate = gate
         self._clock = clock
         self._gone: list[Callable[[str], None]] = []
@@ -122,7 +130,7 @@ class Sockets:
 
     async def _connect(self, sid: str, environ: dict[str, Any], auth: object = None) -> None:
         try:
-            principal = handshake_principal(self._gate, auth, environ)
+            principal = handshake_principal(self._gate, auth, environ, guests=self._guests)
         except Unauthorized:
             raise Refused("Authentication failed") from None
         self.clients[sid] = Client(sid, principal)
@@ -158,6 +166,8 @@ class Sockets:
         now = self._clock.now()
         if not bucket.take(now):
             raise RateLimited("Too many events on this connection.", retry_after_s=bucket.retry_after(now))
+        if not event.is_practice:
+            client.principal.require(*PERSONAL)
         if event.name in _BEGINNINGS and client.principal.has_expired(now):
             raise Unauthorized("The token has expired.")
 

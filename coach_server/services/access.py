@@ -23,24 +23,33 @@ _AUDIENCE = "coach-server"
 
 
 class Role(StrEnum):
-    """`service` is an API key without a user: it may do what an integrator's back end needs."""
+    """`service` is an API key without a user: it may do what an integrator's back end needs. `session`: a
+    join token, good for one practice session. `guest`: nobody, let in where practising is open to anyone."""
 
     SERVICE = "service"
     AGENT = "agent"
     TRAINEE = "trainee"
     MANAGER = "manager"
     ADMIN = "admin"
+    SESSION = "session"
+    GUEST = "guest"
+
+
+# Roles of people and programs that have credentials of their own; only these are handed out as user tokens.
+PERSONAL = tuple(role for role in Role if role not in (Role.SESSION, Role.GUEST))
 
 
 @dataclass(frozen=True, slots=True)
 class Principal:
-    """Who acts. `key` is the API key's name, never the key. `expires_at`: when a token ends, in seconds."""
+    """Who acts. `key` is the API key's name, never the key. `expires_at`: when a token ends, in seconds.
+    `session_id`: the practice session of a join token."""
 
     key: str
     role: Role
     user_id: str | None = None
     team_id: str | None = None
     expires_at: float | None = field(default=None, compare=False)
+    session_id: str | None = None
 
     @property
     def owner(self) -> str:
@@ -102,9 +111,18 @@ class Gate:
         if key not in {name for name, _ in self._digests}:
             raise Unauthorized()
         team = claims.get("team")
+        session = claims.get("session")
+        role = Role(claims["role"])
+        if role is Role.GUEST or (role is Role.SESSION) != bool(session):
+            raise Unauthorized()
         expires_at = float(claims["exp"])
         return Principal(
-            key, Role(claims["role"]), str(claims["sub"]), str(team) if team else None, expires_at
+            key,
+            role,
+            str(claims["sub"]),
+            str(team) if team else None,
+            expires_at,
+            str(session) if session else None,
         )
 
     def first_key(self) -> Principal:
@@ -112,6 +130,22 @@ class Gate:
         if not self._digests:
             raise Unauthorized()
         return Principal(self._digests[0][0], Role.SERVICE)
+
+    def guest(self) -> Principal:
+        """Who acts where practising is open to anyone: nobody, under the first API key."""
+        return Principal(self.first_key().key, Role.GUEST)
+
+    def issue_join(self, key: str, *, user_id: str, session_id: str, ttl_s: int = MAX_TTL_S) -> str:
+        """A join token: lets whoever has it take part in this one practice session, as its user."""
+        claims = {
+            "aud": _AUDIENCE,
+            "sub": user_id,
+            "role": Role.SESSION.value,
+            "session": session_id,
+            "key": key,
+            "exp": int(self._clock.now() + ttl_s),
+        }
+        return jwt.encode(claims, self._secret, algorithm=_ALGORITHM)
 
     def issue(
         self, principal: Principal, *, user_id: str, role: Role, team_id: str | None, ttl_s: int

@@ -8,7 +8,9 @@ from collections.abc import Mapping
 from functools import lru_cache
 from typing import Any
 
+from coach_server.domain.methodology import SubScore
 from coach_server.domain.tip import Stage
+from coach_server.domain.turns import Quality
 from coach_server.domain.wording import same_words
 from coach_server.errors import ProviderError
 from coach_server.providers.llm import LLMCall, Message
@@ -30,7 +32,25 @@ def _strict(**properties: Mapping[str, Any]) -> dict[str, Any]:
 
 _TEXT = {"type": "string"}
 _TEXTS = {"type": "array", "items": _TEXT}
+_SCORE = {"type": "integer"}
+_SCORE_OR_NONE = {"anyOf": [_SCORE, {"type": "null"}]}
 _THREE = {"type": "array", "items": _TEXT, "minItems": 3, "maxItems": 3}
+
+
+def _list_of(**properties: Mapping[str, Any]) -> dict[str, Any]:
+    return {"type": "array", "items": _strict(**properties)}
+
+
+# What may be wrong with a reply of the simulated customer (roleplay-hugo.md §7).
+REPLY_VALID = "VALID"
+REPLY_LABELS = (
+    REPLY_VALID,
+    "WRONG_MODE",
+    "TOO_DIRECTIVE",
+    "MIXED_SIGNALS",
+    "NOT_LISTENING",
+    "IGNORES_HISTORY",
+)
 
 # By the name that stands as `output` in a prompt. Short on purpose: vendors count them as input, every time.
 SCHEMAS: Mapping[str, Mapping[str, Any] | None] = {
@@ -45,7 +65,31 @@ SCHEMAS: Mapping[str, Mapping[str, Any] | None] = {
     ),
     "choice": _strict(heading=_TEXT, lines=_THREE, context=_TEXT),
     "replies": _strict(responses=_THREE, context=_TEXT),
+    "reply_check": _strict(
+        label={"type": "string", "enum": list(REPLY_LABELS)},
+        repaired=_TEXT,
+    ),
     "summary": _strict(summary=_TEXT, did_well=_TEXTS, do_better=_TEXTS, next_step=_TEXT),
+    "evaluation": _strict(
+        techniques=_list_of(
+            id=_TEXT,
+            quote=_TEXT,
+            # Asked for, so that the model tells what was done from what was only announced.
+            done={"type": "boolean"},
+            quality={"type": "string", "enum": [quality.value for quality in Quality]},
+            rationale=_TEXT,
+        )
+    ),
+    # The names of the seed's analysis; its map of technique scores is a list here, for a strict schema has no
+    # free keys.
+    "assessment": _strict(
+        techniqueScores=_list_of(id=_TEXT, quote=_TEXT, score=_SCORE),
+        subScores=_strict(**{sub_score.value: _SCORE_OR_NONE for sub_score in SubScore}),
+        overallScore=_SCORE,
+        highlights=_list_of(type={"type": "string", "enum": ["good", "warning"]}, text=_TEXT, quote=_TEXT),
+        advice=_TEXT,
+        nextStepSuggestion=_TEXT,
+    ),
 }
 
 

@@ -73,7 +73,7 @@ class CallAnalysis:
             await analyses.save(conn, record.conversation_id, document, analysis.VERSION, self._clock.now())
         await self._announce(record.conversation_id, "ANALYSIS_READY", at_a_glance(document))
 
-    async def given_up(self, kind: str, payload: dict[str, Any]) -> None:
+    async def given_up(self, payload: dict[str, Any]) -> None:
         """The job was tried too often."""
         async with self._database.transaction() as conn:
             await conversations.fail_analysis(conn, str(payload["conversationId"]))

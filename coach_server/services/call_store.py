@@ -29,6 +29,7 @@ LEASE_S = 15.0
 KEPT_IN_MEMORY = 200
 REPLAY_LIMIT = 5000
 ANALYSE = "analyse_call"
+SCORE = "score_call"
 HELD_WRITES = 5000
 
 # Which write of which call: an utterance by its sequence, others by a number of their own.
@@ -244,7 +245,8 @@ class CallStore:
                 analysis=call.stores_text,
             )
             if ended and call.stores_text:
-                await jobs.enqueue(conn, ANALYSE, f"{ANALYSE}:{call.id}", {"conversationId": call.id}, now)
+                for kind in (ANALYSE, SCORE):
+                    await jobs.enqueue(conn, kind, f"{kind}:{call.id}", {"conversationId": call.id}, now)
 
     async def restore(self, call_id: str) -> RestoredCall | None:
         """Claim and load a call; None when there is none. Raises HeldElsewhere, StorageFailed."""

@@ -98,7 +98,9 @@ class Calls:
         analyse_unstored: Callable[[CallRecord], Awaitable[None]],
         on_stored_end: Callable[[], None],
         figures: Figures,
+        on_message: Callable[[Mapping[str, Any]], Awaitable[None]] | None = None,
     ) -> None:
+        """`on_message` hears what other instances say that is not about calls."""
         self._clock = clock
         self._store = store
         self._governor = governor
@@ -118,6 +120,7 @@ class Calls:
         self._by_start: dict[StartKey, str] = {}
         self._start_of: dict[str, StartKey] = {}
         self._secret = secret
+        self._on_message = on_message
         self._tools = CallTools(
             clock=clock,
             store=store,
@@ -387,6 +390,8 @@ class Calls:
             case "announce":
                 if (call := self._live.get(str(message.get("call")))) is not None:
                     call.announce(str(message.get("name")), dict(message.get("document") or {}))
+            case _ if self._on_message is not None:
+                await self._on_message(message)
 
     async def _asked_to_release(self, message: Mapping[str, Any]) -> None:
         contender = Contender(str(message["principal"]), message.get("user"), message.get("token"))

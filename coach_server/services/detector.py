@@ -115,13 +115,33 @@ class Detector:
             result += [self._finish(s, self._findings(s), vectors.get(_key(s.text))) for s in batch]
         return result
 
+    def also_read(self, method: MethodReader) -> None:
+        """Sets the second head, which may itself need this detector's cues and embeddings."""
+        self._method = method
+
+    def cues_for(self, text: str, language: str) -> Cues:
+        """The cues of that language; of the one the text seems to be in when it is not known."""
+        return self._cues_for(Sentence(text, Speaker.CUSTOMER, language))
+
+    async def vector(self, text: str) -> Vector | None:
+        """The text's embedding, remembered; None without an embedder. Raises ProviderError."""
+        return await self._remembered(_key(text))
+
+    def vectors(self, texts: Sequence[str]) -> list[Vector | None]:
+        """Blocking, for many texts; None for each without an embedder. Raises ProviderError."""
+        keys = [_key(text) for text in texts]
+        found = self._embed_all(keys)
+        return [found.get(key) for key in keys]
+
     def forget(self) -> None:
         """Drop what is remembered of texts."""
         self._vectors.clear()
 
     async def _vector(self, sentence: Sentence) -> Vector | None:
-        key = _key(sentence.text)
-        if self._embedder is None or not key or self._is_bare(sentence):
+        return None if self._is_bare(sentence) else await self._remembered(_key(sentence.text))
+
+    async def _remembered(self, key: str) -> Vector | None:
+        if self._embedder is None or not key:
             return None
         if key in self._vectors:
             self._vectors.move_to_end(key)

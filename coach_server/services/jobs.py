@@ -20,15 +20,14 @@ from coach_server.storage.database import Database
 from coach_server.storage.jobs import Job
 
 Handler = Callable[[dict[str, Any]], Awaitable[None]]
-Buried = Callable[[str, dict[str, Any]], Awaitable[None]]
 
 
 class JobRunner:
     """One per process, owned by the task of `run`.
 
     `owner` names this instance. When the name outlives a restart, what the instance held when it crashed is
-    back in work at once; what others held comes back when their lease is over. `on_dead` hears kind and
-    payload of a job that was given up.
+    back in work at once; what others held comes back when their lease is over. `on_dead` hears, by
+    kind, the payload of a job that was given up.
     """
 
     def __init__(
@@ -44,7 +43,7 @@ class JobRunner:
         max_attempts: int = 6,
         first_retry_s: float = 2.0,
         last_retry_s: float = 600.0,
-        on_dead: Buried | None = None,
+        on_dead: Mapping[str, Handler] | None = None,
     ) -> None:
         self._database = database
         self._handlers = dict(handlers)
@@ -56,7 +55,7 @@ class JobRunner:
         self._max_attempts = max_attempts
         self._first_retry_s = first_retry_s
         self._last_retry_s = last_retry_s
-        self._on_dead = on_dead
+        self._on_dead = dict(on_dead or {})
         self._woken = asyncio.Event()
         self._running: dict[int, asyncio.Task[None]] = {}
         self._draining = False
@@ -184,8 +183,8 @@ class JobRunner:
     async def _bury(self, job: Job, code: str) -> None:
         async with self._database.transaction() as conn:
             ours = await jobs.bury(conn, job.id, owner=self._owner, now=self._clock.now(), error_code=code)
-        if ours and self._on_dead is not None:
-            await self._on_dead(job.kind, job.payload)
+        if ours and (told := self._on_dead.get(job.kind)) is not None:
+            await told(job.payload)
 
     async def _keep_leases(self) -> None:
         due = self._clock.now()

@@ -24,7 +24,19 @@ from coach_server.errors import ConfigError
 
 BASE_LANGUAGE = "en"
 # The prompts that the code asks for by name. Others may lie beside them.
-NEEDED = ("tip", "next_tip", "alternative", "choose", "summary", "generate_coach", "generate_customer")
+NEEDED = (
+    "tip",
+    "next_tip",
+    "alternative",
+    "choose",
+    "summary",
+    "generate_coach",
+    "generate_customer",
+    "customer",
+    "check_reply",
+    "evaluate",
+    "assess",
+)
 USER_LINE = "=== user ==="
 _NO_CLOSING = str.maketrans({"<": "‹", ">": "›"})
 

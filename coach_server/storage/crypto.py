@@ -187,7 +187,35 @@ TIPS = Sealed(
 )
 ANALYSES = Sealed("analyses", ("conversation_id",), documents=("document",))
 CONVERSATIONS = Sealed("conversations", ("id",), documents=("state", "metadata"))
-SEALED = {one.table: one for one in (CONVERSATIONS, UTTERANCES, CALL_EVENTS, TIPS, ANALYSES)}
+USERS = Sealed("users", ("principal", "user_id"), texts=("feedback_email",))
+SESSIONS = Sealed("roleplay_sessions", ("id",), texts=("heygen_access_token",), documents=("state",))
+STEPS = Sealed("roleplay_step_progress", ("session_id", "step_id"), texts=("feedback",))
+MESSAGES = Sealed(
+    "roleplay_transcripts",
+    ("session_id", "sequence_number"),
+    texts=("message",),
+    documents=("reading",),
+)
+FEEDBACK = Sealed("roleplay_feedback", ("session_id",), documents=("document", "judgement"))
+CALL_FEEDBACK = Sealed("call_feedback", ("conversation_id",), documents=("document",))
+DRILLS = Sealed("drills", ("id",), documents=("document",))
+SEALED = {
+    one.table: one
+    for one in (
+        CONVERSATIONS,
+        UTTERANCES,
+        CALL_EVENTS,
+        TIPS,
+        ANALYSES,
+        USERS,
+        SESSIONS,
+        STEPS,
+        MESSAGES,
+        FEEDBACK,
+        CALL_FEEDBACK,
+        DRILLS,
+    )
+}
 
 
 def seal_row(cipher: Cipher, table: str, values: Mapping[str, Any]) -> Mapping[str, Any]:

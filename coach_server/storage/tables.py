@@ -242,6 +242,208 @@ erasures = Table(
 )
 
 
+# --- practising (seed 000). What a user practised is kept under the API key and the user's id, which is any
+# text the client calls a user by.
+
+users = Table(
+    "users",
+    metadata,
+    Column("principal", Text, primary_key=True),
+    Column("user_id", Text, primary_key=True),
+    Column("team_id", Text),
+    Column("store_transcripts", Boolean, nullable=False),
+    Column("feedback_email", Text),
+    Column("consent", Document),
+    Column("created_at", Moment, nullable=False),
+    Column("updated_at", Moment, nullable=False),
+    Index(None, "team_id"),
+)
+
+scenarios = Table(
+    "scenarios",
+    metadata,
+    Column("id", Text, primary_key=True),
+    Column("principal", Text, primary_key=True),
+    Column("methodology", Text, nullable=False),
+    Column("document", Document, nullable=False),
+    Column("created_at", Moment, nullable=False),
+    Column("updated_at", Moment, nullable=False),
+)
+
+
+def _of_session(**options: Any) -> Column[str]:
+    return Column(
+        "session_id", Text, ForeignKey("roleplay_sessions.id", ondelete="CASCADE"), nullable=False, **options
+    )
+
+
+roleplay_sessions = Table(
+    "roleplay_sessions",
+    metadata,
+    Column("id", Text, primary_key=True),
+    Column("principal", Text, nullable=False),
+    Column("user_id", Text, nullable=False),
+    Column("team_id", Text),
+    Column("kind", Text, nullable=False),
+    Column("scenario_id", Text, nullable=False),
+    Column("drill_id", Text),
+    Column("methodology", Text, nullable=False),
+    Column("methodology_version", Integer, nullable=False),
+    Column("language", Text, nullable=False),
+    Column("status", Text, nullable=False),
+    Column("current_phase_id", Integer, nullable=False),
+    Column("current_step_id", Text, nullable=False),
+    Column("avatar_provider", Text, nullable=False),
+    Column("heygen_session_id", Text),
+    Column("heygen_access_token", Text),
+    Column("avatar_expires_at", Moment),
+    Column("avatar_stopped_at", Moment),
+    Column("started_at", Moment, nullable=False),
+    Column("completed_at", Moment),
+    Column("last_seen_at", Moment, nullable=False),
+    Column("duration_seconds", Integer),
+    Column("overall_score", Integer),
+    Column("state", Document, nullable=False),
+    Column("last_sequence", Integer, nullable=False),
+    Column("store_transcript", Boolean, nullable=False),
+    Column("consent", Document),
+    Column("usage", Document, nullable=False),
+    Column("analysis_status", Text, nullable=False),
+    Column("idempotency_key", Text),
+    Column("words_deleted_at", Moment),
+    Column("created_at", Moment, nullable=False),
+    Column("updated_at", Moment, nullable=False),
+    CheckConstraint("kind IN ('practice', 'drill')", name="kind"),
+    CheckConstraint("status IN ('idle', 'recording', 'completed', 'abandoned')", name="status"),
+    CheckConstraint("analysis_status IN ('none', 'pending', 'done', 'failed')", name="analysis_status"),
+    CheckConstraint("overall_score BETWEEN 0 AND 100", name="overall_score"),
+    UniqueConstraint("principal", "user_id", "idempotency_key"),
+    Index(None, "principal", "user_id", "created_at"),
+    Index(None, "team_id", "created_at"),
+    Index(None, "status", "last_seen_at"),
+    Index(None, "completed_at"),
+)
+
+roleplay_step_progress = Table(
+    "roleplay_step_progress",
+    metadata,
+    _of_session(primary_key=True),
+    Column("step_id", Text, primary_key=True),
+    Column("phase_id", Integer, nullable=False),
+    Column("status", Text, nullable=False),
+    Column("manual", Boolean, nullable=False),
+    Column("started_at", Moment),
+    Column("completed_at", Moment),
+    Column("duration_seconds", Integer),
+    Column("technique_score", Integer),
+    Column("technique_used", Boolean, nullable=False),
+    Column("feedback", Text),
+    Column("created_at", Moment, nullable=False),
+    CheckConstraint("status IN ('completed', 'current', 'upcoming', 'locked')", name="status"),
+    CheckConstraint("technique_score BETWEEN 0 AND 100", name="technique_score"),
+)
+
+roleplay_transcripts = Table(
+    "roleplay_transcripts",
+    metadata,
+    _of_session(primary_key=True),
+    Column("sequence_number", Integer, primary_key=True, autoincrement=False),
+    Column("id", Text, nullable=False, unique=True),
+    Column("message_id", Text, nullable=False),
+    Column("speaker", Text, nullable=False),
+    Column("message", Text, nullable=False),
+    Column("timestamp", Moment, nullable=False),
+    Column("reading", Document, nullable=False),
+    Column("duration_ms", Integer),
+    Column("confidence", Float),
+    Column("created_at", Moment, nullable=False),
+    CheckConstraint("speaker IN ('user', 'hugo')", name="speaker"),
+    UniqueConstraint("session_id", "message_id"),
+)
+
+roleplay_feedback = Table(
+    "roleplay_feedback",
+    metadata,
+    _of_session(primary_key=True),
+    Column("overall_score", Integer),
+    Column("sub_scores", Document, nullable=False),
+    Column("techniques_used", Document, nullable=False),
+    Column("technique_scores", Document, nullable=False),
+    Column("next_step_suggestion", Text),
+    Column("delta", Integer),
+    Column("document", Document, nullable=False),
+    Column("method", Text, nullable=False),
+    Column("content_hash", Text, nullable=False),
+    Column("judgement", Document),
+    Column("provisional", Boolean, nullable=False),
+    Column("openai_model", Text),
+    Column("openai_tokens_used", Integer, nullable=False),
+    Column("analysis_duration_ms", Integer, nullable=False),
+    Column("created_at", Moment, nullable=False),
+    CheckConstraint("overall_score BETWEEN 0 AND 100", name="overall_score"),
+    Index(None, "content_hash"),
+)
+
+# The same score card of a live call.
+call_feedback = Table(
+    "call_feedback",
+    metadata,
+    _of_conversation(primary_key=True),
+    Column("overall_score", Integer),
+    Column("sub_scores", Document, nullable=False),
+    Column("technique_scores", Document, nullable=False),
+    Column("document", Document, nullable=False),
+    Column("method", Text, nullable=False),
+    Column("created_at", Moment, nullable=False),
+    CheckConstraint("overall_score BETWEEN 0 AND 100", name="overall_score"),
+)
+
+user_progress = Table(
+    "user_progress",
+    metadata,
+    Column("principal", Text, primary_key=True),
+    Column("user_id", Text, primary_key=True),
+    Column("methodology", Text, primary_key=True),
+    Column("current_phase_id", Integer, nullable=False),
+    Column("current_step_id", Text, nullable=False),
+    Column("unlocked_phases", Document, nullable=False),
+    Column("unlocked_steps", Document, nullable=False),
+    Column("total_sessions", Integer, nullable=False),
+    Column("average_score", Float),
+    Column("best_score", Integer),
+    Column("total_duration_seconds", Integer, nullable=False),
+    Column("step_stats", Document, nullable=False),
+    Column("last_session_at", Moment),
+    Column("updated_at", Moment, nullable=False),
+)
+
+# A lost moment to play again. `source_id` names the session or the call it comes from.
+drills = Table(
+    "drills",
+    metadata,
+    Column("id", Text, primary_key=True),
+    Column("principal", Text, nullable=False),
+    Column("user_id", Text, nullable=False),
+    Column("source_kind", Text, nullable=False),
+    Column("source_id", Text, nullable=False),
+    Column("number", Integer, nullable=False),
+    Column("methodology", Text, nullable=False),
+    Column("moment", Text, nullable=False),
+    Column("technique_id", Text, nullable=False),
+    Column("language", Text, nullable=False),
+    Column("document", Document, nullable=False),
+    Column("status", Text, nullable=False),
+    Column("attempts", Integer, nullable=False),
+    Column("best_quality", Text),
+    Column("created_at", Moment, nullable=False),
+    Column("closed_at", Moment),
+    CheckConstraint("source_kind IN ('roleplay', 'call')", name="source_kind"),
+    CheckConstraint("status IN ('open', 'closed')", name="status"),
+    UniqueConstraint("source_kind", "source_id", "number"),
+    Index(None, "principal", "user_id", "created_at"),
+)
+
+
 def insert_into(table: Table, dialect: str) -> postgresql.Insert | sqlite.Insert:
     """An INSERT that can say ON CONFLICT, in the words of this engine."""
     return postgresql.insert(table) if dialect == "postgresql" else sqlite.insert(table)

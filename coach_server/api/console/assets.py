@@ -1,9 +1,9 @@
-"""The files a page of the console is made of: a fixed list, read once, known to the browser by their hash."""
+"""The files that pages for people are made of: fixed lists, read once, known to the browser by their hash."""
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,19 +11,20 @@ from aiohttp import web
 
 _HERE = Path(__file__).resolve().parent
 _JAVASCRIPT = "text/javascript"
-_FILES: Mapping[str, str] = {
-    "console.css": "text/css",
-    "mark.svg": "image/svg+xml",
-    "analysis.js": _JAVASCRIPT,
-    "call.js": _JAVASCRIPT,
-    "demo.js": _JAVASCRIPT,
-    "dom.js": _JAVASCRIPT,
-    "main.js": _JAVASCRIPT,
-    "outbox.js": _JAVASCRIPT,
-    "tips.js": _JAVASCRIPT,
-    "transcript.js": _JAVASCRIPT,
-    "words.js": _JAVASCRIPT,
-}
+_KINDS: Mapping[str, str] = {".css": "text/css", ".js": _JAVASCRIPT, ".svg": "image/svg+xml"}
+_NAMES = (
+    "console.css",
+    "mark.svg",
+    "analysis.js",
+    "call.js",
+    "demo.js",
+    "dom.js",
+    "main.js",
+    "outbox.js",
+    "tips.js",
+    "transcript.js",
+    "words.js",
+)
 SOCKET_CLIENT = "socket.io.esm.min.js"
 
 
@@ -52,26 +53,44 @@ class Asset:
         return web.Response(body=self.body, content_type=self.content_type, charset="utf-8", headers=headers)
 
 
-class Assets:
-    """`/static/console/<name>`, `/static/vendor/<name>` and the favicon. Only names of the list exist."""
+class Files:
+    """Files by the path they are served under. Only these exist."""
 
-    def __init__(self, node_modules: Path) -> None:
-        self._files = {
-            f"/static/console/{name}": Asset.read(_HERE / "static" / name, kind)
-            for name, kind in _FILES.items()
-        }
-        self._files["/favicon.ico"] = self._files["/static/console/mark.svg"]
-        client = node_modules / "socket.io-client" / "dist" / SOCKET_CLIENT
-        self.has_socket_client = client.is_file()
-        if self.has_socket_client:
-            self._files[f"/static/vendor/{SOCKET_CLIENT}"] = Asset.read(client, _JAVASCRIPT)
+    def __init__(self, files: Mapping[str, Asset]) -> None:
+        self._files = files
 
-    def register(self, app: web.Application) -> None:
-        app.router.add_get("/favicon.ico", self._serve)
-        app.router.add_get("/static/{name:.*}", self._serve)
-
-    async def _serve(self, request: web.Request) -> web.Response:
+    async def serve(self, request: web.Request) -> web.Response:
         asset = self._files.get(request.path)
         if asset is None:
             return web.Response(status=404, text="There is no such file.")
         return asset.answer(request)
+
+
+class Assets:
+    """`/static/console/<name>`, `/static/vendor/<name>` and the favicon. Only names of the list exist."""
+
+    def __init__(self, node_modules: Path) -> None:
+        files = read_files("/static/console", _HERE / "static", _NAMES)
+        files["/favicon.ico"] = files["/static/console/mark.svg"]
+        self.has_socket_client = has_socket_client(node_modules)
+        if self.has_socket_client:
+            files[f"/static/vendor/{SOCKET_CLIENT}"] = Asset.read(_socket_client(node_modules), _JAVASCRIPT)
+        self._files = Files(files)
+
+    def register(self, app: web.Application) -> None:
+        app.router.add_get("/favicon.ico", self._files.serve)
+        app.router.add_get("/static/{name:.*}", self._files.serve)
+
+
+def read_files(prefix: str, folder: Path, names: Iterable[str]) -> dict[str, Asset]:
+    """The named files of a folder, each under `prefix/name`."""
+    return {f"{prefix}/{name}": Asset.read(folder / name, _KINDS[Path(name).suffix]) for name in names}
+
+
+def has_socket_client(node_modules: Path) -> bool:
+    """Whether the npm packages are there, without which no page is live."""
+    return _socket_client(node_modules).is_file()
+
+
+def _socket_client(node_modules: Path) -> Path:
+    return node_modules / "socket.io-client" / "dist" / SOCKET_CLIENT

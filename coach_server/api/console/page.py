@@ -25,6 +25,7 @@ from coach_server.services.content import Content
 from coach_server.services.demo import DemoCall, demo_languages, load_demo
 
 TOKEN_TTL_S = 3600
+IMPORT_MAP = {"imports": {"socket.io-client": f"/static/vendor/{SOCKET_CLIENT}"}}
 _TEMPLATES = Path(__file__).resolve().parent / "templates"
 _HOST = re.compile(r"[A-Za-z0-9.\-\[\]:]{1,255}")
 
@@ -39,15 +40,7 @@ class Console:
         self._assets = Assets(node_modules)
         self._strings = load_strings()
         self._demos = {language: load_demo(language) for language in demo_languages()}
-        pages = {path.name: path.read_text(encoding="utf-8") for path in _TEMPLATES.glob("*.html")}
-        env = Environment(
-            loader=DictLoader(pages),
-            autoescape=True,
-            undefined=StrictUndefined,
-            trim_blocks=True,
-            lstrip_blocks=True,
-        )
-        self._template = env.get_template("console.html")
+        self._template = load_templates(_TEMPLATES).get_template("console.html")
 
     def register(self, app: web.Application) -> None:
         app.router.add_get("/", self.page)
@@ -66,12 +59,12 @@ class Console:
             duration=_clock_text(demo.duration_ms),
             stages=[stage.value for stage in Stage],
             live=self._assets.has_socket_client,
-            import_map={"imports": {"socket.io-client": f"/static/vendor/{SOCKET_CLIENT}"}},
+            import_map=IMPORT_MAP,
             data=self._data(request, strings, demo),
             nonce=nonce,
             version=__version__,
         )
-        return web.Response(text=body, content_type="text/html", headers=_headers(nonce, request.host))
+        return web.Response(text=body, content_type="text/html", headers=page_headers(nonce, request.host))
 
     def _data(self, request: web.Request, strings: Strings, demo: DemoCall) -> dict[str, Any]:
         """What the modules need, as JSON in the page."""
@@ -101,24 +94,38 @@ class Console:
     def _credential(self, request: web.Request) -> dict[str, Any] | None:
         if not self._hands_out_tokens or not is_at_this_machine(request):
             return None
-        token, expires_at = self._gate.issue(
-            self._gate.first_key(),
-            user_id=f"console-{secrets.token_hex(6)}",
-            role=Role.AGENT,
-            team_id=None,
-            ttl_s=TOKEN_TTL_S,
-        )
-        return {"token": token, "expiresAt": millis(expires_at)}
+        return handed_out(self._gate, f"console-{secrets.token_hex(6)}", Role.AGENT, TOKEN_TTL_S)
 
 
-def _headers(nonce: str, host: str) -> dict[str, str]:
+# What the other pages for people share with this one.
+
+
+def load_templates(folder: Path) -> Environment:
+    pages = {path.name: path.read_text(encoding="utf-8") for path in folder.glob("*.html")}
+    return Environment(
+        loader=DictLoader(pages),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+
+
+def handed_out(gate: Gate, user_id: str, role: Role, ttl_s: int) -> dict[str, Any]:
+    """A user token for the browser that opened the page: `{token, expiresAt}`."""
+    token, expires_at = gate.issue(gate.first_key(), user_id=user_id, role=role, team_id=None, ttl_s=ttl_s)
+    return {"token": token, "expiresAt": millis(expires_at)}
+
+
+def page_headers(nonce: str, host: str, *, microphone: bool = False) -> dict[str, str]:
+    """`microphone`: whether the page may ask for it."""
     return {
         "Content-Security-Policy": content_security_policy(nonce, host),
         # The page may hold a token.
         "Cache-Control": "no-store",
         "Cross-Origin-Opener-Policy": "same-origin",
         "Cross-Origin-Resource-Policy": "same-origin",
-        "Permissions-Policy": "camera=(), geolocation=(), microphone=()",
+        "Permissions-Policy": f"camera=(), geolocation=(), microphone={'(self)' if microphone else '()'}",
         "Vary": "Accept-Language",
     }
 

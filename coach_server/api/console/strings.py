@@ -1,4 +1,4 @@
-"""What the page says, one TOML file a language. English is complete by definition, the others equal it."""
+"""What a page says, one TOML file a language. English is complete by definition, the others equal it."""
 
 from __future__ import annotations
 
@@ -32,10 +32,10 @@ def load_strings(folder: Path = FOLDER) -> dict[str, Strings]:
     """Every language, English first. Raises ConfigError naming the file and the entry."""
     made = {path.stem: _read(path) for path in sorted(folder.glob("*.toml"))}
     if DEFAULT not in made:
-        raise ConfigError(f"console strings: {DEFAULT}.toml is missing")
+        raise ConfigError(f"{folder.parent.name} strings: {DEFAULT}.toml is missing")
     wanted = dict(_flat(made[DEFAULT].table))
     for language, strings in made.items():
-        _compare(language, dict(_flat(strings.table)), wanted)
+        _compare(f"{folder.parent.name} strings: {language}.toml", dict(_flat(strings.table)), wanted)
     return {DEFAULT: made[DEFAULT], **made}
 
 
@@ -58,13 +58,14 @@ def _accepted(header: str) -> list[str]:
 
 
 def _read(path: Path) -> Strings:
+    where = f"{path.parent.parent.name} strings: {path.name}"
     try:
         document = tomllib.loads(path.read_text(encoding="utf-8"))
     except tomllib.TOMLDecodeError as error:
-        raise ConfigError(f"console strings: {path.name}: {error}") from error
+        raise ConfigError(f"{where}: {error}") from error
     name, direction = document.pop("name", None), document.pop("direction", None)
     if not isinstance(name, str) or direction not in ("ltr", "rtl"):
-        raise ConfigError(f"console strings: {path.name}: name and direction (ltr or rtl) are needed")
+        raise ConfigError(f"{where}: name and direction (ltr or rtl) are needed")
     return Strings(path.stem, name, direction, document)
 
 
@@ -76,12 +77,12 @@ def _flat(table: Mapping[str, Any], before: str = "") -> Iterator[tuple[str, Any
             yield f"{before}{key}", value
 
 
-def _compare(language: str, mine: Mapping[str, Any], wanted: Mapping[str, Any]) -> None:
+def _compare(where: str, mine: Mapping[str, Any], wanted: Mapping[str, Any]) -> None:
     for key in sorted(wanted.keys() ^ mine.keys()):
         fault = "is missing" if key in wanted else "is not known"
-        raise ConfigError(f"console strings: {language}.toml: {key} {fault}", field=key)
+        raise ConfigError(f"{where}: {key} {fault}", field=key)
     for key, text in mine.items():
         if not isinstance(text, str) or not text.strip():
-            raise ConfigError(f"console strings: {language}.toml: {key} must be a text", field=key)
+            raise ConfigError(f"{where}: {key} must be a text", field=key)
         if set(_GAP.findall(text)) != set(_GAP.findall(str(wanted[key]))):
-            raise ConfigError(f"console strings: {language}.toml: {key} has other {{gaps}}", field=key)
+            raise ConfigError(f"{where}: {key} has other {{gaps}}", field=key)

@@ -1,0 +1,1 @@
+"""The pages to practise on: a talk with the customer, and what came of practising."""

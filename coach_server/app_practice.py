@@ -1,0 +1,251 @@
+"""The practice side of the composition root: builds what roleplay needs out of the parts `app.py` has."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import aiohttp
+from loguru import logger
+
+from coach_server.api.http import Rest
+from coach_server.api.rest_practice import RestPractice
+from coach_server.api.rest_roleplay import RestRoleplay
+from coach_server.api.roleplay_events import RoleplayEvents
+from coach_server.api.sockets import Sockets
+from coach_server.clock import Clock
+from coach_server.domain.roleplay import Timing
+from coach_server.paths import catalog
+from coach_server.providers.avatar import Avatar
+from coach_server.providers.avatar.heygen import HeyGen
+from coach_server.providers.avatar.liveavatar import LiveAvatar
+from coach_server.providers.avatar.off import Off
+from coach_server.providers.bus import Bus
+from coach_server.providers.embedder import Embedder
+from coach_server.providers.llm import LLM
+from coach_server.providers.mail import Mail
+from coach_server.services.access import Gate
+from coach_server.services.assessment import Assessor
+from coach_server.services.avatars import Avatars
+from coach_server.services.breaker import Breaker
+from coach_server.services.call_scoring import CallScoring
+from coach_server.services.call_store import SCORE
+from coach_server.services.costs import CostGovernor
+from coach_server.services.customer import CustomerVoice
+from coach_server.services.customer_words import CustomerWords
+from coach_server.services.detector import Detector
+from coach_server.services.feedback_mail import MAIL_FEEDBACK
+from coach_server.services.jobs import Handler
+from coach_server.services.knowledge import Knowledge
+from coach_server.services.limits import Limits
+from coach_server.services.method_eyes import MethodEyes, MethodReader
+from coach_server.services.methodologies import Methodologies
+from coach_server.services.practice import Practice
+from coach_server.services.practice_desk import PracticeDesk
+from coach_server.services.prompts import Prompts
+from coach_server.services.roleplay_analysis import RoleplayAnalysis
+from coach_server.services.roleplay_messages import Teller
+from coach_server.services.roleplay_store import ANALYSE, STOP_AVATAR, RoleplayStore
+from coach_server.services.roleplay_talk import RoleplayTalk
+from coach_server.services.roleplay_upkeep import RoleplayUpkeep
+from coach_server.services.roleplays import Defaults, Roleplays
+from coach_server.services.rooms import Rooms
+from coach_server.services.scenarios import DEFAULT, Scenarios
+from coach_server.services.turn_judge import TurnJudge
+from coach_server.settings import Settings
+from coach_server.storage.database import Database
+
+ERASE_AVATAR = "erase_avatar"
+
+
+@dataclass(frozen=True, slots=True)
+class Parts:
+    """What the rest of the server shares with practice. `models`: by the role of a prompt."""
+
+    settings: Settings
+    clock: Clock
+    database: Database
+    gate: Gate
+    sockets: Sockets
+    bus: Bus
+    llm: LLM | None
+    prompts: Prompts
+    models: Mapping[str, str]
+    breaker: Breaker
+    governor: CostGovernor
+    detector: Detector
+    embedder: Embedder | None
+    http: aiohttp.ClientSession
+    limits: Limits
+    mail: Mail
+    avatar: Avatar | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Practising:
+    """The built practice side."""
+
+    methods: Methodologies
+    eyes: MethodEyes
+    practised: Practice
+    sessions: Roleplays
+    talk: RoleplayTalk
+    desk: PracticeDesk
+    rooms: Rooms
+    store: RoleplayStore
+    analysis: RoleplayAnalysis
+    upkeep: RoleplayUpkeep
+    scoring: CallScoring
+    avatars: Avatars
+
+    @property
+    def jobs(self) -> dict[str, Handler]:
+        return {
+            ANALYSE: self.analysis.run,
+            SCORE: self.scoring.run,
+            STOP_AVATAR: self.upkeep.stop_avatar,
+            ERASE_AVATAR: self.upkeep.erase_avatar,
+            MAIL_FEEDBACK: self.upkeep.mail_feedback,
+        }
+
+    async def hear(self, message: Mapping[str, Any]) -> None:
+        """What another instance says."""
+        await self.rooms.hear(message)
+        await self.practised.hear(message)
+
+    async def run(self, ready: asyncio.Event) -> None:
+        await self.talk.run(ready)
+
+    def register(self, rest: Rest, sockets: Sockets, language: str) -> None:
+        RoleplayEvents(sockets, self.sessions, self.talk, self.desk, self.rooms).register()
+        RestRoleplay(self.sessions, self.talk, self.desk).register(rest)
+        RestPractice(self.desk, self.practised, self.methods, self.avatars, language=language).register(rest)
+
+
+def build_practice(parts: Parts) -> Practising:
+    """Raises ConfigError naming what is wrong in a data file or a setting."""
+    settings, clock = parts.settings, parts.clock
+    methods = Methodologies.load()
+    eyes = MethodEyes(parts.detector)
+    parts.detector.also_read(MethodReader(eyes, methods.default))
+    scenarios = Scenarios.load(catalog() / "scenarios", methods)
+    avatars = Avatars(parts.avatar or _avatar(settings, parts.http, clock), clock)
+    if avatars.capabilities().deprecated:
+        logger.warning("HeyGen's streaming avatar is superseded: LiveAvatar takes its place")
+    timing = Timing(abandon_s=settings.roleplay_abandon_ms / 1000, grace_s=settings.roleplay_grace_ms / 1000)
+    store = RoleplayStore(parts.database, methods, clock, timing)
+    practised = Practice(parts.database, clock, parts.bus)
+    rooms = Rooms(parts.sockets.publisher, parts.bus)
+    teller = Teller(rooms)
+    voice = CustomerVoice(
+        parts.llm, parts.prompts, parts.models, CustomerWords.load(catalog() / "customers"), parts.breaker
+    )
+    assessor = Assessor(parts.llm, parts.prompts, parts.governor, parts.breaker, parts.models)
+    sessions = Roleplays(
+        store=store,
+        methods=methods,
+        scenarios=scenarios,
+        practised=practised,
+        avatars=avatars,
+        voice=voice,
+        limits=parts.limits,
+        gate=parts.gate,
+        teller=teller,
+        clock=clock,
+        defaults=Defaults(settings.default_language, settings.consent_required),
+    )
+    judge = TurnJudge(parts.llm, parts.prompts, parts.breaker, parts.models) if parts.llm else None
+    return Practising(
+        methods=methods,
+        eyes=eyes,
+        practised=practised,
+        sessions=sessions,
+        talk=RoleplayTalk(
+            store=store,
+            sessions=sessions,
+            eyes=eyes,
+            judge=judge,
+            voice=voice,
+            avatars=avatars,
+            governor=parts.governor,
+            teller=teller,
+            clock=clock,
+        ),
+        desk=PracticeDesk(
+            store=store,
+            sessions=sessions,
+            methods=methods,
+            scenarios=scenarios,
+            practised=practised,
+            limits=parts.limits,
+            clock=clock,
+        ),
+        rooms=rooms,
+        store=store,
+        analysis=RoleplayAnalysis(
+            store=store,
+            assessor=assessor,
+            practised=practised,
+            limits=parts.limits,
+            governor=parts.governor,
+            teller=teller,
+            clock=clock,
+        ),
+        upkeep=RoleplayUpkeep(
+            store=store,
+            avatars=avatars,
+            teller=teller,
+            mail=parts.mail,
+            sender=settings.email_from_address,
+            clock=clock,
+        ),
+        scoring=CallScoring(
+            database=parts.database,
+            method=methods.default,
+            eyes=eyes,
+            assessor=assessor,
+            practised=practised,
+            limits=parts.limits,
+            governor=parts.governor,
+            clock=clock,
+            default_scenario=DEFAULT,
+        ),
+        avatars=avatars,
+    )
+
+
+def _knowledge(methods: Methodologies, embedder: Embedder | None) -> Knowledge:
+    """Questions and answers on the default method. Raises ConfigError."""
+    method = methods.default
+    techniques = {one.id for one in method.techniques}
+    attitudes = {one.id for one in method.attitudes}
+    return Knowledge.load(catalog() / "knowledge", techniques, attitudes, embedder, method=method.id)
+
+
+def _avatar(settings: Settings, http: aiohttp.ClientSession, clock: Clock) -> Avatar:
+    new, old = settings.liveavatar_api_key.get_secret_value(), settings.heygen_api_key.get_secret_value()
+    match settings.avatar_provider or ("liveavatar" if new else "heygen" if old else "off"):
+        case "liveavatar":
+            return LiveAvatar(
+                new,
+                http,
+                clock,
+                avatar_id=settings.liveavatar_avatar_id,
+                voice_id=settings.liveavatar_voice_id,
+                base_url=settings.liveavatar_base_url,
+                sandbox=settings.liveavatar_sandbox,
+            )
+        case "heygen":
+            return HeyGen(
+                old,
+                http,
+                clock,
+                avatar_id=settings.heygen_avatar_id,
+                voice_id=settings.heygen_voice_id,
+                knowledge_base_id=settings.heygen_kb_id,
+                base_url=settings.heygen_base_url,
+            )
+        case _:
+            return Off()
