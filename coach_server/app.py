@@ -19,6 +19,7 @@ from aiohttp import web
 from apscheduler.schedulers.asyncio import AsyncIOScheduler
 from loguru import logger
 
+from coach_server import paths
 from coach_server.api import docs_page
 from coach_server.api.audio_events import AudioEvents, AudioResults
 from coach_server.api.auth import Origins
@@ -36,7 +37,7 @@ from coach_server.app_practice import Parts, Practising, build_practice
 from coach_server.clock import Clock, SystemClock
 from coach_server.domain.call import CallTiming
 from coach_server.errors import CoachError, ConfigError, StorageFailed
-from coach_server.paths import bundled, catalog
+from coach_server.paths import bundled
 from coach_server.providers.avatar import Avatar
 from coach_server.providers.aws_credentials import AwsCredentials
 from coach_server.providers.bus import Bus, LocalBus, RedisBus
@@ -52,15 +53,15 @@ from coach_server.providers.stt.aws import AwsTranscribe
 from coach_server.providers.stt.deepgram import Deepgram
 from coach_server.services.access import Gate
 from coach_server.services.analysis import CallRecord
-from coach_server.services.analysis_wording import load_wordings
-from coach_server.services.answers import SCHEMAS
 from coach_server.services.archive import Archive
 from coach_server.services.breaker import Breaker
 from coach_server.services.call_analysis import CallAnalysis
 from coach_server.services.call_store import ANALYSE, CallStore
 from coach_server.services.calls import CallDefaults, Calls
+from coach_server.services.catalog import Catalog
 from coach_server.services.coach import FallbackCoach
 from coach_server.services.coach_llm import LLMCoach
+from coach_server.services.coach_method import MethodCoach
 from coach_server.services.coach_rules import RulesCoach
 from coach_server.services.content import Content
 from coach_server.services.costs import CostGovernor, Prices
@@ -72,8 +73,8 @@ from coach_server.services.figures import Figures
 from coach_server.services.generate import Generator
 from coach_server.services.jobs import JobRunner
 from coach_server.services.limits import Limits
+from coach_server.services.method_eyes import MethodEyes, MethodReader
 from coach_server.services.privacy import Erasure
-from coach_server.services.prompts import Prompts
 from coach_server.services.reports import Reports
 from coach_server.services.retention import Retention
 from coach_server.services.roleplay_store import ANALYSE as ANALYSE_ROLEPLAY
@@ -106,6 +107,7 @@ class Replacements:
     stt: list[Stt] | None = None
     mail: Mail | None = None
     avatar: Avatar | None = None
+    catalog: Catalog | None = None
 
 
 @dataclass(slots=True)
@@ -158,13 +160,13 @@ def build_app(settings: Settings, replacements: Replacements | None = None) -> w
     database = Database(settings.resolved_database_url, clock=clock, cipher=make_cipher(settings.data_keys))
     journal = Journal(database)
 
-    load_wordings()
+    catalog = use.catalog or Catalog.load()
     if settings.playbook_dir is not None and not settings.playbook_dir.is_dir():
         raise ConfigError(f"PLAYBOOK_DIR: there is no folder {settings.playbook_dir}")
     content = Content.load(settings.playbook_dir or settings.data_dir / "playbooks")
-    prompts = Prompts.load(bundled("prompts"), outputs=SCHEMAS.keys())
+    prompts, methods = catalog.prompts, catalog.methods
     embedder = use.embedder or find_embedder()
-    detector = Detector.load(embedder)
+    detector = Detector(catalog.cues, catalog.head, embedder)
     governor = _governor(settings, clock)
     breaker = Breaker(clock)
     llm = use.llm or _llm(settings, clock)
@@ -173,7 +175,9 @@ def build_app(settings: Settings, replacements: Replacements | None = None) -> w
     timeout_s = settings.tip_timeout_ms / 1000
     models = {"tip": settings.openai_model, "analysis": settings.openai_model_analysis}
     written = LLMCoach(llm, prompts, models, offline, timeout_s) if llm is not None else None
-    coach = FallbackCoach(written, offline, breaker, timeout_s)
+    eyes = MethodEyes(detector, catalog.heads)
+    detector.also_read(MethodReader(eyes, methods.default))
+    coach = MethodCoach(FallbackCoach(written, offline, breaker, timeout_s), methods.default, eyes)
 
     sio = build_socket_server(_engine_options(settings, origins, clock))
     sockets = Sockets(sio, gate, clock, guests=settings.roleplay_open)
@@ -201,11 +205,11 @@ def build_app(settings: Settings, replacements: Replacements | None = None) -> w
             sockets=sockets,
             bus=bus,
             llm=llm,
-            prompts=prompts,
             models=models,
             breaker=breaker,
             governor=governor,
-            detector=detector,
+            catalog=catalog,
+            eyes=eyes,
             embedder=embedder,
             http=http,
             limits=limits,
@@ -291,8 +295,15 @@ def build_app(settings: Settings, replacements: Replacements | None = None) -> w
     practising.register(rest, sockets, settings.default_language)
     letters = Outbox(settings.data_dir / "outbox", clock)
     retention = Retention(database, letters, clock, days=settings.transcript_retention_days, owner=node)
-    erasure = Erasure(database, calls, letters, clock, secret=_derived(settings, "erasure receipts"))
-    RestPrivacy(erasure, Export(database, clock), retention).register(rest)
+    erasure = Erasure(
+        database,
+        calls,
+        practising.erasure(bus, clock),
+        letters,
+        clock,
+        secret=_derived(settings, "erasure receipts"),
+    )
+    RestPrivacy(erasure, Export(database, practising.export(), clock), retention).register(rest)
     Console(
         gate=gate,
         content=content,
@@ -377,7 +388,7 @@ def _engine_options(settings: Settings, origins: Origins, clock: Clock) -> Engin
 
 def _governor(settings: Settings, clock: Clock) -> CostGovernor:
     return CostGovernor(
-        prices=Prices.load(catalog() / "prices.toml"),
+        prices=Prices.load(paths.catalog() / "prices.toml"),
         models={"tip": settings.openai_model, "analysis": settings.openai_model_analysis},
         cheap_model=settings.openai_model_cheap,
         cap_call_usd=settings.cost_cap_usd_per_call,

@@ -32,19 +32,23 @@ from coach_server.services.avatars import Avatars
 from coach_server.services.breaker import Breaker
 from coach_server.services.call_scoring import CallScoring
 from coach_server.services.call_store import SCORE
+from coach_server.services.catalog import Catalog
 from coach_server.services.costs import CostGovernor
 from coach_server.services.customer import CustomerVoice
-from coach_server.services.customer_words import CustomerWords
-from coach_server.services.detector import Detector
 from coach_server.services.feedback_mail import MAIL_FEEDBACK
 from coach_server.services.jobs import Handler
 from coach_server.services.knowledge import Knowledge
 from coach_server.services.limits import Limits
-from coach_server.services.method_eyes import MethodEyes, MethodReader
+from coach_server.services.method_eyes import MethodEyes
 from coach_server.services.methodologies import Methodologies
 from coach_server.services.practice import Practice
 from coach_server.services.practice_desk import PracticeDesk
-from coach_server.services.prompts import Prompts
+from coach_server.services.practice_export import (
+    ERASE_AVATAR,
+    FORGET,
+    PracticeErasure,
+    PracticeExport,
+)
 from coach_server.services.roleplay_analysis import RoleplayAnalysis
 from coach_server.services.roleplay_messages import Teller
 from coach_server.services.roleplay_store import ANALYSE, STOP_AVATAR, RoleplayStore
@@ -52,12 +56,10 @@ from coach_server.services.roleplay_talk import RoleplayTalk
 from coach_server.services.roleplay_upkeep import RoleplayUpkeep
 from coach_server.services.roleplays import Defaults, Roleplays
 from coach_server.services.rooms import Rooms
-from coach_server.services.scenarios import DEFAULT, Scenarios
+from coach_server.services.scenarios import DEFAULT
 from coach_server.services.turn_judge import TurnJudge
 from coach_server.settings import Settings
 from coach_server.storage.database import Database
-
-ERASE_AVATAR = "erase_avatar"
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,11 +73,11 @@ class Parts:
     sockets: Sockets
     bus: Bus
     llm: LLM | None
-    prompts: Prompts
+    catalog: Catalog
     models: Mapping[str, str]
     breaker: Breaker
     governor: CostGovernor
-    detector: Detector
+    eyes: MethodEyes
     embedder: Embedder | None
     http: aiohttp.ClientSession
     limits: Limits
@@ -114,6 +116,14 @@ class Practising:
         """What another instance says."""
         await self.rooms.hear(message)
         await self.practised.hear(message)
+        if message.get("type") == FORGET:
+            self.talk.forget([str(id) for id in message.get("sessions") or ()])
+
+    def export(self) -> PracticeExport:
+        return PracticeExport(self.store.database, self.methods)
+
+    def erasure(self, bus: Bus, clock: Clock) -> PracticeErasure:
+        return PracticeErasure(self.store.database, self.practised, bus, clock, self.talk.forget)
 
     async def run(self, ready: asyncio.Event) -> None:
         await self.talk.run(ready)
@@ -127,10 +137,8 @@ class Practising:
 def build_practice(parts: Parts) -> Practising:
     """Raises ConfigError naming what is wrong in a data file or a setting."""
     settings, clock = parts.settings, parts.clock
-    methods = Methodologies.load()
-    eyes = MethodEyes(parts.detector)
-    parts.detector.also_read(MethodReader(eyes, methods.default))
-    scenarios = Scenarios.load(catalog() / "scenarios", methods)
+    eyes, prompts = parts.eyes, parts.catalog.prompts
+    methods, scenarios = parts.catalog.methods, parts.catalog.scenarios
     avatars = Avatars(parts.avatar or _avatar(settings, parts.http, clock), clock)
     if avatars.capabilities().deprecated:
         logger.warning("HeyGen's streaming avatar is superseded: LiveAvatar takes its place")
@@ -139,10 +147,8 @@ def build_practice(parts: Parts) -> Practising:
     practised = Practice(parts.database, clock, parts.bus)
     rooms = Rooms(parts.sockets.publisher, parts.bus)
     teller = Teller(rooms)
-    voice = CustomerVoice(
-        parts.llm, parts.prompts, parts.models, CustomerWords.load(catalog() / "customers"), parts.breaker
-    )
-    assessor = Assessor(parts.llm, parts.prompts, parts.governor, parts.breaker, parts.models)
+    voice = CustomerVoice(parts.llm, prompts, parts.models, parts.catalog.customers, parts.breaker)
+    assessor = Assessor(parts.llm, prompts, parts.governor, parts.breaker, parts.models)
     sessions = Roleplays(
         store=store,
         methods=methods,
@@ -156,7 +162,7 @@ def build_practice(parts: Parts) -> Practising:
         clock=clock,
         defaults=Defaults(settings.default_language, settings.consent_required),
     )
-    judge = TurnJudge(parts.llm, parts.prompts, parts.breaker, parts.models) if parts.llm else None
+    judge = TurnJudge(parts.llm, prompts, parts.breaker, parts.models) if parts.llm else None
     return Practising(
         methods=methods,
         eyes=eyes,

@@ -6,7 +6,8 @@ import asyncio
 import json
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from aiohttp import web
 
 from coach_server.app import COACHING, Coaching, Replacements, build_app
 from coach_server.paths import bundled
+from coach_server.services.catalog import Catalog
 from coach_server.settings import Settings
 
 KEY = "test-key-0123456789abcdef0123456789abcdef"
@@ -83,12 +85,21 @@ def test_settings(data_dir: Path, **values: object) -> Settings:
 test_settings.__test__ = False  # type: ignore[attr-defined]
 
 
+@cache
+def _catalog() -> Catalog:
+    """Read once for all servers of a test run: it does not change."""
+    return Catalog.load()
+
+
 @asynccontextmanager
 async def serving(
     data_dir: Path, replacements: Replacements | None = None, **values: object
 ) -> AsyncIterator[Server]:
     settings = test_settings(data_dir, **values)
-    app = build_app(settings, replacements)
+    use = replacements or Replacements()
+    if use.catalog is None:
+        use = replace(use, catalog=await asyncio.to_thread(_catalog))
+    app = build_app(settings, use)
     runner = web.AppRunner(app, handle_signals=False, access_log=None, shutdown_timeout=1.0)
     await runner.setup()
     try:

@@ -98,7 +98,7 @@ def table_of(examples: Sequence[Example]) -> Table:
     truth = np.array([[_true(name, e) for name in OUTPUTS] for e in examples])
     staged = np.array([e.stage_counts for e in examples])
     learns = np.array([_learns(name, staged, signs > 0) for name in OUTPUTS]).T
-    folds = np.array([_fold(e.group) for e in examples])
+    folds = np.array([fold_of(e.group) for e in examples])
     return Table(mean, vectors, signs, likeness, truth, learns, folds)
 
 
@@ -115,7 +115,7 @@ def _learns(name: str, staged: Flags, customers: Flags) -> Flags:
     return staged if name in STAGES else np.ones_like(customers)
 
 
-def _fold(group: str) -> int:
+def fold_of(group: str) -> int:
     """From the group's name, so that adding sentences moves no other group."""
     return int(hashlib.sha256(group.encode()).hexdigest(), 16) % FOLDS
 
@@ -150,13 +150,11 @@ def calibrate(scores: Matrix, table: Table) -> tuple[Matrix, Matrix]:
     for names in (STAGES, OBJECTIONS, SIGNALS, (ANY_OBJECTION,)):
         columns = [OUTPUTS.index(name) for name in names]
         counted = table.learns[:, columns]
-        slope[columns], offset[columns] = _curve(
-            scores[:, columns][counted], table.truth[:, columns][counted]
-        )
+        slope[columns], offset[columns] = curve(scores[:, columns][counted], table.truth[:, columns][counted])
     return slope, offset
 
 
-def _curve(scores: Matrix, right: Flags) -> tuple[float, float]:
+def curve(scores: Matrix, right: Flags) -> tuple[float, float]:
     design = np.stack([scores, np.ones_like(scores)], axis=1)
     beta = np.array([2.0, 0.0])
     for _ in range(25):

@@ -75,18 +75,22 @@ def events(asyncapi: Schema) -> list[Section]:
     received: list[Entry] = []
     sent: list[Entry] = []
     seen: list[str] = []
-    for name, operation in asyncapi["operations"].items():
-        payload = messages[name]["payload"]
+    for key, operation in asyncapi["operations"].items():
+        name, payload = messages[key]["name"], messages[key]["payload"]
         if operation["action"] == "receive":
-            accepted = messages[f"{name}.ack"]["payload"]["oneOf"][0]
+            accepted = messages[f"{key}.ack"]["payload"]["oneOf"][0]
             tables = [Table("Payload", rows(payload, schemas)), Table("Ack", rows(accepted, schemas))]
             received.append(
                 Entry(name, operation["summary"], notes=[operation["description"]], tables=tables)
             )
             seen += (_name(payload), _name(accepted))
         else:
-            inner = payload["properties"]["payload"]
-            sent.append(Entry(name, operation["summary"], tables=[Table("Payload", rows(inner, schemas))]))
+            inner = payload["properties"]["payload"] if "properties" in payload else payload
+            notes = [] if inner is not payload else ["Bare: the payload without an envelope."]
+            told = Entry(
+                name, operation["summary"], notes=notes, tables=[Table("Payload", rows(inner, schemas))]
+            )
+            sent.append(told)
             seen.append(_name(inner))
     return [
         Section("From the client", received, "objects"),

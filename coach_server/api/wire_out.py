@@ -97,7 +97,11 @@ class AiTip(Told):
     trigger: Trigger
     latencyMs: Count
     techniqueId: str = LEFT_OUT
-    """The sales technique it rests on."""
+    """The sales technique it rests on, a step of the method (/api/roleplay/techniques)."""
+    phase: int = LEFT_OUT
+    """Where the talk stands by the method."""
+    attitude: str = LEFT_OUT
+    """How the customer's last words stand to what was said (`H1` to `H9`)."""
     why: str = LEFT_OUT
     """The words of the call that caused it."""
 
@@ -289,6 +293,7 @@ ErrorCode = Literal[
     "CONVERSATION_END_ERROR",
     "SET_MODE_ERROR",
     "RESUME_ERROR",
+    "SESSION_ERROR",
     "START_TRANSCRIPTION_ERROR",
     "AUDIO_CHUNK_ERROR",
     "END_TRANSCRIPTION_ERROR",

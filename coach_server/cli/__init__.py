@@ -34,6 +34,9 @@ COMMANDS: dict[str, Command] = {
     "rotate-keys": Command(
         "coach_server.cli.rotate", "encrypt what is stored with the first key of DATA_ENCRYPTION_KEY"
     ),
+    "knowledge": Command(
+        "coach_server.cli.knowledge", "search the coach's knowledge, or export it for an avatar vendor"
+    ),
     "docs": Command("coach_server.cli.docs", "write the OpenAPI and AsyncAPI documents"),
 }
 

@@ -23,7 +23,7 @@ SATURATION, LENGTH_SHARE = 1.2, 0.5
 TECHNIQUE_BONUS, ATTITUDE_BONUS, PHASE_BONUS = 0.2, 0.15, 0.05
 
 _WORD = re.compile(r"\w+")
-_LAST_SENTENCE = re.compile(r"(?<=[.!?”])\s+(?=[^.!?]*\?$)")
+_CLOSING_QUESTION = re.compile(r"(?:^|(?<=[.!?”] ))[^.!?]+\?$")
 
 
 class Kind(StrEnum):
@@ -36,9 +36,9 @@ class Kind(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """One thing the coach knows. `also`: other ways people ask it. `answer` speaks to the trainee and ends with
-    a question; `better` is what the seller can say to the customer. The first technique is the one it is most
-    about."""
+    """One thing the coach knows. `also`: other ways people ask it. `answer` speaks to the trainee and ends
+    with a question; `better` is what the seller can say to the customer. The first technique is the one it
+    is most about."""
 
     id: str
     kind: Kind
@@ -79,12 +79,13 @@ class KnowledgeBook:
         return min(named, key=lambda e: _focus(e, Kind.ATTITUDE, e.attitudes, attitude_id), default=None)
 
     def told(self, entry: Entry) -> str:
-        """The answer with the ready sentence worked in, before the question it ends with (seed 000's form)."""
+        """The answer with the ready sentence worked in, before the question it ends with (seed 000)."""
         if entry.better is None:
             return entry.answer
-        said = f"{self.example} “{entry.better}”"
-        *start, question = _LAST_SENTENCE.split(entry.answer)
-        return " ".join([*start, said, question])
+        closing = _CLOSING_QUESTION.search(entry.answer)
+        at = closing.start() if closing else len(entry.answer)
+        parts = (entry.answer[:at].rstrip(), f"{self.example} “{entry.better}”", entry.answer[at:])
+        return " ".join(filter(None, parts))
 
     def as_questions(self) -> str:
         """All of it as `Q:` and `A:` lines with a blank line between (seed 000, Knowledge Base Setup)."""
@@ -130,7 +131,7 @@ class WordIndex:
     def __init__(self, documents: Sequence[Sequence[str]]) -> None:
         self._counts = [Counter(document) for document in documents]
         lengths = [len(document) for document in documents]
-        mean = sum(lengths) / len(lengths) if lengths else 1.0
+        mean = sum(lengths) / len(lengths) if any(lengths) else 1.0
         self._room = [SATURATION * (1 - LENGTH_SHARE + LENGTH_SHARE * n / mean) for n in lengths]
         holding = Counter(term for counts in self._counts for term in counts)
         total = len(documents)

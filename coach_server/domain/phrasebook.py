@@ -159,6 +159,8 @@ class Phrasebook:
             here = {name for name, _, _ in self.moves.find(words, first, stop)}
             if words.question[first]:
                 here.add(ASKS)
+            if ASKS in here:
+                here.discard("farewell")
             moves |= here
             if ASKS in here:
                 found = (f for hearing in hearings for f in hearing.find(words, first, stop))

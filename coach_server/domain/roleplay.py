@@ -27,7 +27,7 @@ from enum import StrEnum
 
 from coach_server.domain.hints import Hint, HintMemory, Scene, find_hint
 from coach_server.domain.methodology import Methodology
-from coach_server.domain.turns import RANK, Quality, TechniqueUse, Turn, best
+from coach_server.domain.turns import RANK, Quality, TechniqueUse, Turn, agrees_to_summary, phase_after
 from coach_server.errors import Conflict, Invalid
 
 LOOK_BACK = 12
@@ -142,6 +142,8 @@ class Roleplay:
             last_seen_at=now,
             open_phases=sorted({*open_phases, phase}),
             talk_phase=phase,
+            # Whoever begins beyond the summary is taken to have its yes.
+            committed=method.commitment_before is not None and phase >= method.commitment_before,
         )
         for known in method.steps:
             is_open = known.phase in new.open_phases
@@ -186,13 +188,14 @@ class Roleplay:
     ) -> list[Effect]:
         """Somebody spoke. `before`: the turns before this one, oldest first. Raises Conflict when over."""
         self.seen(now)
+        self.talk_phase = phase_after(method, self.talk_phase, turn, before)
+        effects: list[Effect] = []
         if turn.is_seller:
             self.seller_count += 1
-            effects = self._use(method, turn.uses, now)
+            effects += self._use(method, turn.uses, now)
         else:
             self.customer_count += 1
-            self.committed = self.committed or _agrees(method, turn, before)
-            effects = []
+            self.committed = self.committed or agrees_to_summary(method, turn, before)
         scene = self._scene(method, [*before[-LOOK_BACK:], turn], language)
         hint = None if self.is_drill else find_hint(scene, self.hints)
         return effects if hint is None else [*effects, Hinted(hint)]
@@ -207,11 +210,10 @@ class Roleplay:
         technique = method.technique(step_id)
         if not technique.is_step:
             raise Invalid("stepId must be a step of the method.", field="stepId")
-        if self.steps[step_id].status is StepStatus.LOCKED:
+        # It may have been named by an alias.
+        if self.steps[technique.id].status is StepStatus.LOCKED:
             raise Invalid("This step is still locked.", field="stepId")
-        if self.steps[step_id].status is StepStatus.COMPLETED:
-            return []
-        return self._complete(method, step_id, now, manual=True)
+        return self._complete(method, technique.id, now, manual=True)
 
     def stop(self, now: float) -> list[Effect]:
         """The client stops. Again: nothing. An abandoned session stays so and is over now."""
@@ -227,11 +229,13 @@ class Roleplay:
         """What time alone does."""
         if self.is_over:
             return []
-        longest = timing.drill_s if self.is_drill else timing.session_s
-        if self.status is Status.RECORDING and now >= self.started_at + longest:
-            return self._end(Status.COMPLETED, self.started_at + longest)
-        if self.status is not Status.ABANDONED and now >= self.last_seen_at + timing.abandon_s:
-            self.status, self.abandoned_at = Status.ABANDONED, self.last_seen_at + timing.abandon_s
+        ends_at = self.started_at + (timing.drill_s if self.is_drill else timing.session_s)
+        leaves_at = self.last_seen_at + timing.abandon_s
+        # What comes first counts, however late anybody looks.
+        if self.status is Status.RECORDING and ends_at <= min(now, leaves_at):
+            return self._end(Status.COMPLETED, ends_at)
+        if self.status is not Status.ABANDONED and now >= leaves_at:
+            self.status, self.abandoned_at = Status.ABANDONED, leaves_at
         if self.status is Status.ABANDONED and now >= (self.abandoned_at or now) + timing.grace_s:
             return self._end(Status.ABANDONED, self.last_seen_at)
         return []
@@ -241,14 +245,10 @@ class Roleplay:
     def _use(self, method: Methodology, uses: Sequence[TechniqueUse], now: float) -> list[Effect]:
         effects: list[Effect] = []
         for use in uses:
-            technique = method.find(use.id)
             step = method.step(use.id)
-            if technique is None or step is None or step.id not in self.steps:
+            if step is None or step.id not in self.steps:
                 continue
             self._note(step.id, use.quality)
-            if technique.phases == (technique.phase,):
-                # A technique that belongs to one phase tells where the talk is.
-                self.talk_phase = technique.phase
             if RANK[use.quality] >= RANK[Quality.GOED] and step.phase in self.open_phases:
                 effects += self._complete(method, step.id, now, manual=False)
         return effects
@@ -286,8 +286,7 @@ class Roleplay:
         """Open every phase whose needs are met by now; the steps that this unlocked."""
         unlocked: list[str] = []
         for phase in method.flow:
-            met = all(need in self.completed_phases or need < min(self.open_phases) for need in phase.needs)
-            if phase.id in self.open_phases or not met:
+            if phase.id in self.open_phases or not all(self._is_behind(method, n) for n in phase.needs):
                 continue
             self.open_phases.append(phase.id)
             for step in method.steps_of(phase.id):
@@ -295,6 +294,11 @@ class Roleplay:
                     self.steps[step.id].status = StepStatus.UPCOMING
                     unlocked.append(step.id)
         return tuple(unlocked)
+
+    def _is_behind(self, method: Methodology, phase_id: int) -> bool:
+        """Completed in this talk, or by this user before: a phase that is open needed it."""
+        opened = [phase for phase in method.phases if phase.id in self.open_phases]
+        return phase_id in self.completed_phases or any(phase_id in phase.needs for phase in opened)
 
     def _move_on(self, method: Methodology, finished: str, now: float) -> StepMoved | None:
         """Go to the next step, if the one that was shown is not it."""
@@ -348,11 +352,3 @@ class Roleplay:
             seller_count=self.seller_count,
         )
 
-
-def _agrees(method: Methodology, turn: Turn, before: Sequence[Turn]) -> bool:
-    """A yes to a summary: the commitment that opens the recommendation (contract §5)."""
-    if not turn.is_yes or not before or not before[-1].is_seller:
-        return False
-    wanted = {technique.id for id in method.commitment if (technique := method.find(id)) is not None}
-    used = best([use for use in before[-1].uses if use.id in wanted])
-    return used is not None and used.quality is not Quality.GEMIST

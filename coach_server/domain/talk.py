@@ -92,12 +92,19 @@ class Talk:
     @cached_property
     def scope(self) -> tuple[Phase, ...]:
         """The phases of the flow it is judged on, the lowest it was in to the highest. A practice that
-        begins in a later phase is not blamed for the earlier ones, a talk that leaves one out is."""
+        begins in a later phase is not blamed for the earlier ones, a talk that leaves one out is; but for
+        handling objections, where a method has a phase for that, somebody must have held back."""
         flow = {phase.id for phase in self.method.flow}
         entered = [turn.phase for turn in self.turns if turn.phase in flow]
         if not entered:
             return ()
-        return tuple(phase for phase in self.method.flow if min(entered) <= phase.id <= max(entered))
+        needless = set() if self._held_back else {self.phase_of(Stage.OBJECTION_HANDLING)} - set(entered)
+        between = (phase for phase in self.method.flow if min(entered) <= phase.id <= max(entered))
+        return tuple(phase for phase in between if phase.id not in needless)
+
+    @property
+    def _held_back(self) -> bool:
+        return any(self._asks_for(turn, TipType.LOCK) for turn in self.customers)
 
     def in_scope(self, phase_id: int | None) -> bool:
         return any(phase.id == phase_id for phase in self.scope)
@@ -136,7 +143,7 @@ class Talk:
     @cached_property
     def resistance(self) -> tuple[Reply, ...]:
         """The answered turns in which the customer held back: doubt, objection, postponement, fear."""
-        return tuple(reply for reply in self.replies if self._asks_for(reply, TipType.LOCK))
+        return tuple(reply for reply in self.replies if self._asks_for(reply.customer, TipType.LOCK))
 
     def position(self, turn: Turn) -> int:
         return self._positions[id(turn)]
@@ -188,8 +195,8 @@ class Talk:
                 break
         return tuple(answer)
 
-    def _asks_for(self, reply: Reply, kind: TipType) -> bool:
-        attitude = self.method.attitude(reply.customer.attitude) if reply.customer.attitude else None
+    def _asks_for(self, turn: Turn, kind: TipType) -> bool:
+        attitude = self.method.attitude(turn.attitude) if turn.attitude else None
         return attitude is not None and attitude.tip_type is kind
 
 

@@ -70,7 +70,9 @@ class TipOption:
 
 @dataclass(frozen=True, slots=True)
 class Tip:
-    """Always three options, in the order of `Label`. `why` is the quote that caused the tip."""
+    """Always three options, in the order of `Label`. `why` is the quote that caused the tip. `technique_id`,
+    `phase` and `attitude` are those of the sales method: of the suggested line, of where the talk stands, and
+    of the customer's last words."""
 
     stage: Stage
     heading: str
@@ -80,6 +82,8 @@ class Tip:
     degraded: bool = False
     technique_id: str | None = None
     why: str | None = None
+    phase: int | None = None
+    attitude: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -64,6 +64,10 @@ def tip(conversation_id: str, shown: ShownTip, now: float) -> Payload:
     }
     if shown.tip.technique_id is not None:
         payload["techniqueId"] = shown.tip.technique_id
+    if shown.tip.phase is not None:
+        payload["phase"] = shown.tip.phase
+    if shown.tip.attitude is not None:
+        payload["attitude"] = shown.tip.attitude
     if shown.tip.why is not None:
         payload["why"] = shown.tip.why
     return payload

@@ -15,7 +15,7 @@ from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from loguru import logger
-from pydantic import BaseModel, ValidationError
+from pydantic import BaseModel, ValidationError, field_validator
 
 from coach_server.domain import dialogue
 from coach_server.domain.customer import Customer, Memory
@@ -29,7 +29,14 @@ from coach_server.domain.turns import TechniqueUse, Turn
 from coach_server.domain.wording import clip, clip_start, has_markup, one_line, same_words, share_of_script
 from coach_server.errors import ProviderError, ProviderTimeout
 from coach_server.providers.llm import LLM, Completion
-from coach_server.services.answers import REPLY_VALID, WRONG_FORM, gives_away, json_object, llm_call
+from coach_server.services.answers import (
+    REPLY_LABELS,
+    REPLY_VALID,
+    WRONG_FORM,
+    gives_away,
+    json_object,
+    llm_call,
+)
 from coach_server.services.breaker import Breaker, NotAsked, Unfit
 from coach_server.services.coach import closing
 from coach_server.services.coach_llm import chosen_model
@@ -171,6 +178,7 @@ class CustomerVoice:
         """Raises ProviderError: NotAsked before, Unfit after words that do not suit."""
         ends_at = asyncio.get_running_loop().time() + self._total_s
         prompt = self._prompts.render("customer", task.book.language, **_told(task))
+        # One model for both passes: a cap that is reached by the first must not cost its words.
         model = chosen_model(prompt, self._models, meter)
         spoken = _Spoken(task, prompt)
         async with closing(llm.stream(llm_call(prompt, model, self._total_s))) as pieces:
@@ -180,13 +188,15 @@ class CustomerVoice:
                 elif delta := spoken.take(piece):
                     yield ReplyChunk(delta)
         text = spoken.whole()
-        yield _reply(task, await self._checked(llm, task, text, meter, ends_at))
+        checked = await self._checked(llm, model, task, text, meter, ends_at)
+        yield _made(task, checked, Source.OPENAI, False)
 
-    async def _checked(self, llm: LLM, task: _Task, text: str, meter: Meter | None, ends_at: float) -> str:
+    async def _checked(
+        self, llm: LLM, model: str, task: _Task, text: str, meter: Meter | None, ends_at: float
+    ) -> str:
         """The text, or its repair where it does not keep the mode."""
         left = ends_at - asyncio.get_running_loop().time()
         prompt = self._prompts.render("check_reply", task.book.language, **_told(task), reply=text)
-        model = chosen_model(prompt, self._models, meter)
         try:
             async with asyncio.timeout_at(ends_at):
                 completion = await llm.complete(llm_call(prompt, model, max(0.1, left)))
@@ -205,6 +215,13 @@ class CustomerVoice:
 class _Verdict(BaseModel):
     label: str
     repaired: str = ""
+
+    @field_validator("label")
+    @classmethod
+    def _known(cls, label: str) -> str:
+        if label not in REPLY_LABELS:
+            raise ValueError("unknown label")
+        return label
 
 
 def _verdict(text: str) -> _Verdict:
@@ -287,10 +304,6 @@ def _rng(request: ReplyRequest) -> random.Random:
 
 def _offline(task: _Task, *, degraded: bool = False) -> Reply:
     return _made(task, task.answer.text, Source.OFFLINE, degraded)
-
-
-def _reply(task: _Task, text: str) -> Reply:
-    return _made(task, text, Source.OPENAI, False)
 
 
 def _made(task: _Task, text: str, source: Source, degraded: bool) -> Reply:

@@ -77,11 +77,7 @@ class Detector:
     @classmethod
     def load(cls, embedder: Embedder | None = None, *, method: MethodReader | None = None) -> Detector:
         """From the catalog. Raises ConfigError naming file and line."""
-        folder = paths.catalog() / "cues"
-        cues = [parse_cues(file.read_text("utf-8"), file.name) for file in sorted(folder.glob("*.toml"))]
-        head_file = paths.catalog() / "detector" / "head.npz"
-        head = Head.load(head_file) if head_file.exists() else None
-        return cls({c.language: c for c in cues}, head, embedder, method=method)
+        return cls(load_cues(), load_head(), embedder, method=method)
 
     @property
     def languages(self) -> tuple[str, ...]:
@@ -178,6 +174,19 @@ class Detector:
 
     def _is_bare(self, sentence: Sentence) -> bool:
         return is_bare(self._cues_for(sentence), words_of(sentence.text)) is not None
+
+
+def load_cues() -> dict[str, Cues]:
+    """The cue words of the catalog by language. Raises ConfigError naming file and line."""
+    files = sorted((paths.catalog() / "cues").glob("*.toml"))
+    cues = [parse_cues(file.read_text("utf-8"), file.name) for file in files]
+    return {one.language: one for one in cues}
+
+
+def load_head() -> Head | None:
+    """The trained head of the catalog, if there is one. Raises ConfigError."""
+    file = paths.catalog() / "detector" / "head.npz"
+    return Head.load(file) if file.exists() else None
 
 
 def _key(text: str) -> str:

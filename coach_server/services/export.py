@@ -10,8 +10,9 @@ import orjson
 from coach_server.clock import Clock, millis
 from coach_server.services import archive
 from coach_server.services.access import Principal
+from coach_server.services.practice_export import PracticeExport
 from coach_server.services.privacy import require_self
-from coach_server.storage import analyses, conversations, tips, transcripts
+from coach_server.storage import analyses, conversations, practice, tips, transcripts
 from coach_server.storage.crypto import Unreadable
 from coach_server.storage.database import Database
 
@@ -20,13 +21,15 @@ PAGE = 100
 
 
 class Export:
-    def __init__(self, database: Database, clock: Clock) -> None:
+    def __init__(self, database: Database, practised: PracticeExport, clock: Clock) -> None:
         self._database = database
+        self._practised = practised
         self._clock = clock
 
     async def user(self, principal: Principal, user_id: str) -> AsyncIterator[bytes]:
-        """`{format, exportedAt, userId, conversations: [{…, transcript, tips, analysis}]}` in pieces, one a
-        conversation. One that cannot be decrypted is `{conversationId, unreadable: true}`.
+        """`{format, exportedAt, userId, conversations: [{…, transcript, tips, analysis, feedback}], settings,
+        drills, sessions: [{…, transcript, steps, feedback}]}` in pieces, one a conversation or session. One
+        that cannot be decrypted is `{conversationId, unreadable: true}`.
 
         Raises Forbidden and StorageFailed before the first piece, where they can still be answered.
         """
@@ -44,7 +47,10 @@ class Export:
                     yield comma + orjson.dumps(one)
                     comma = b","
             page = await self._ids(key, user_id, page[-1][1]) if len(page) == PAGE else []
-        yield b"]}"
+        yield b"],"
+        async for piece in self._practised.pieces(key, user_id):
+            yield piece
+        yield b"}"
 
     async def _ids(self, key: str, user_id: str, cursor: str | None) -> list[tuple[str, str]]:
         """(id, cursor) of the next conversations, newest first."""
@@ -60,6 +66,7 @@ class Export:
                 said = await transcripts.all(conn, call_id)
                 shown = await tips.of(conn, call_id)
                 analysis = await analyses.load(conn, call_id)
+                scored = await practice.call_feedback_of(conn, call_id)
         except Unreadable:
             return {"conversationId": call_id, "unreadable": True}
         return {
@@ -67,4 +74,5 @@ class Export:
             "transcript": [archive.segment(one) for one in said],
             "tips": [archive.tip(one) for one in shown],
             "analysis": analysis.document if analysis is not None else None,
+            "feedback": scored.document if scored is not None else None,
         }

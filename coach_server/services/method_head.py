@@ -2,8 +2,9 @@
 
 Kernel ridge regression as in `services/head.py`: a new sentence is compared with each labelled one, and one
 that was said in the same phase counts more. Techniques learn from sellers' sentences alone, attitudes from
-customers'. A finding of the method's cues adds to the odds, and so does a technique that meets what the
-customer just showed. `ExampleHead` serves a method nobody labelled sentences for.
+customers'. Whether a sentence takes any step at all is learned apart and counts in every score, which keeps
+sentences that only fetch a pen or a chair quiet. A finding of the method's cues adds to the odds, and so does a
+technique that meets what the customer just showed.
 """
 
 from __future__ import annotations
@@ -27,8 +28,9 @@ FORMAT = 1
 # What a cue of full strength, and meeting the customer's attitude, add to the log odds.
 CUE_WEIGHT = 1.5
 MEETS_WEIGHT = 1.0
-# How much a sentence of the same phase counts above one of another.
-PHASE_SHARE = 0.35
+# How much a sentence of the same phase counts above one of another: what a seller does is told by the phase far
+# more than how a customer answers.
+PHASE_SHARE_SELLER, PHASE_SHARE_CUSTOMER = 0.35, 0.15
 UNKNOWN_PHASE = 0
 
 
@@ -44,9 +46,10 @@ class Seen:
 
 @dataclass(frozen=True, slots=True)
 class MethodHead:
-    """`techniques`, `attitudes`: ids, in the order of the outputs, techniques first. `vectors`: (sentences,
-    dimensions); `signs`, `phases`: (sentences,); `alpha`: (sentences, outputs); `bias`, `slope`, `offset`:
-    (outputs,). `thresholds`: `first`, `second` (a second technique) and `attitude`."""
+    """`techniques`, `attitudes`: ids, in the order of the labels, techniques first. `vectors`: (sentences,
+    dimensions); `signs`, `phases`: (sentences,); `alpha`: (sentences, labels and two more: any technique, any
+    attitude); `bias`: the same; `slope`, `offset`: (2,), of techniques and of attitudes. `thresholds`:
+    `first`, `second` (a second technique) and `attitude`."""
 
     method: str
     techniques: tuple[str, ...]
@@ -62,16 +65,14 @@ class MethodHead:
     thresholds: Mapping[str, float]
     data_hash: str
 
-    @property
-    def outputs(self) -> tuple[str, ...]:
-        return (*self.techniques, *self.attitudes)
-
     def odds(self, embeddings: Matrix, signs: Matrix, phases: Matrix) -> Matrix:
-        """(n, dimensions) embeddings -> (n, outputs) log odds, without cues."""
+        """(n, dimensions) embeddings -> (n, labels) log odds, without cues."""
         likeness = phased_kernel(
             centre(embeddings, self.mean), signs, phases, self.vectors, self.signs, self.phases
         )
-        return np.asarray((likeness @ self.alpha + self.bias) * self.slope + self.offset, dtype=np.float32)
+        scores = with_any(likeness @ self.alpha + self.bias, len(self.techniques))
+        counts = (len(self.techniques), len(self.attitudes))
+        return np.asarray(scores * np.repeat(self.slope, counts) + np.repeat(self.offset, counts))
 
     def decide(
         self, method: Methodology, seen: Seen, cued: Sequence[Finding], vector: Matrix
@@ -190,9 +191,15 @@ def phased_kernel(
     right_phases: Matrix,
 ) -> Matrix:
     """The kernel of `head.py`; sentences of the same phase count more, unless one's phase is not known."""
-    same = np.where(left_phases[:, None] == right_phases[None, :], 1.0 + PHASE_SHARE, 1.0 - PHASE_SHARE)
-    same = np.where(left_phases[:, None] == UNKNOWN_PHASE, 1.0, same)
+    share = np.where(left_signs > 0, PHASE_SHARE_CUSTOMER, PHASE_SHARE_SELLER)
+    share = np.where(left_phases == UNKNOWN_PHASE, 0.0, share)[:, None]
+    same = np.where(left_phases[:, None] == right_phases[None, :], 1.0 + share, 1.0 - share)
     return np.asarray(kernel(left, left_signs, right, right_signs) * same, dtype=np.float32)
+
+
+def with_any(scores: Matrix, techniques: int) -> Matrix:
+    """(n, labels + 2) scores -> (n, labels): each label's own and that of any label of its kind."""
+    return np.hstack([scores[:, :techniques] + scores[:, [-2]], scores[:, techniques:-2] + scores[:, [-1]]])
 
 
 def cue_strength(method: Methodology, cued: Sequence[Finding]) -> dict[str, float]:

@@ -15,8 +15,8 @@ from coach_server.clock import Clock, millis
 from coach_server.errors import Forbidden, NotFound, StorageFailed
 from coach_server.services.access import Principal, Role
 from coach_server.services.archive import may_see
-from coach_server.services.call_store import ANALYSE
-from coach_server.storage import conversations, privacy
+from coach_server.services.call_store import ANALYSE, SCORE
+from coach_server.storage import conversations, practice_privacy, privacy
 from coach_server.storage.database import Database
 from coach_server.storage.privacy import Receipt
 
@@ -38,6 +38,14 @@ class Letters(Protocol):
     async def delete_before(self, moment: float) -> int: ...
 
 
+class PractisedThings(Protocol):
+    """What a user practised."""
+
+    async def erase(self, principal_key: str, user_id: str) -> tuple[Counter[str], list[str]]:
+        """Everything of it: how many rows of each table, and the ids of the sessions that are gone."""
+        ...
+
+
 class Erasure:
     """`secret` makes the digests of receipts."""
 
@@ -45,6 +53,7 @@ class Erasure:
         self,
         database: Database,
         calls: LiveCalls,
+        practised: PractisedThings,
         letters: Letters,
         clock: Clock,
         *,
@@ -52,6 +61,7 @@ class Erasure:
     ) -> None:
         self._database = database
         self._calls = calls
+        self._practised = practised
         self._letters = letters
         self._clock = clock
         self._secret = secret
@@ -69,6 +79,9 @@ class Erasure:
                 break
             await self._calls.forget(principal.key, user_id, ids)
             gone += await self._erase(ids)
+        practised, sessions = await self._practised.erase(principal.key, user_id)
+        gone += practised
+        gone["letters"] += await self._letters.delete_about(sessions)
         return await self._receipt("user", f"{principal.key}/{user_id}", gone)
 
     async def conversation(self, principal: Principal, call_id: str) -> dict[str, Any]:
@@ -84,7 +97,9 @@ class Erasure:
 
     async def _erase(self, ids: Collection[str]) -> Counter[str]:
         async with self._database.transaction() as conn:
-            gone = await privacy.erase(conn, list(ids), [f"{ANALYSE}:{id}" for id in ids])
+            keys = [f"{kind}:{id}" for kind in (ANALYSE, SCORE) for id in ids]
+            gone = await privacy.erase(conn, list(ids), keys)
+            gone["drills"] = await practice_privacy.erase_drills_of(conn, "call", list(ids))
         gone["letters"] = await self._letters.delete_about(ids)
         return gone
 

@@ -10,8 +10,9 @@ from loguru import logger
 from coach_server.clock import Clock, millis
 from coach_server.errors import StorageFailed
 from coach_server.services.analysis import without_words
+from coach_server.services.feedback import without_words as scores_only
 from coach_server.services.privacy import BATCH, Letters, scrub
-from coach_server.storage import clockwork, privacy
+from coach_server.storage import clockwork, practice_privacy, privacy
 from coach_server.storage.database import Database
 from coach_server.storage.privacy import Sweep
 
@@ -65,6 +66,10 @@ class Retention:
         while ids := await self._next(before):
             async with self._database.transaction() as conn:
                 gone += await privacy.delete_words(conn, ids, without_words, now)
+                gone += await practice_privacy.redact_calls(conn, ids, scores_only)
+        while ids := await self._next_practised(before):
+            async with self._database.transaction() as conn:
+                gone += await practice_privacy.delete_words(conn, ids, scores_only, now)
         gone["letters"] = await self._letters.delete_before(before)
         sweep = Sweep(KIND, now, before, privacy.plain(gone))
         async with self._database.transaction() as conn:
@@ -86,6 +91,10 @@ class Retention:
     async def _next(self, before: float) -> list[str]:
         async with self._database.read() as conn:
             return await privacy.with_old_words(conn, before, BATCH)
+
+    async def _next_practised(self, before: float) -> list[str]:
+        async with self._database.read() as conn:
+            return await practice_privacy.with_old_words(conn, before, BATCH)
 
     async def _give_back(self) -> None:
         try:

@@ -225,16 +225,19 @@ def _checked(file: CatalogFile) -> Scenario:
 
 
 def _line(source: str, field: str) -> int:
-    """The line of the deepest part of a dotted field that can be found below its language's first table."""
-    lines = source.splitlines()
-    language, *parts = field.split(".")
-    starts = [n for n, line in enumerate(lines) if re.match(rf"\[+{re.escape(language)}[\].]", line)]
-    at = starts[0] if starts else 0
-    for part in parts if starts else [language, *parts]:
-        if part.isdigit():
-            continue
-        wanted = re.compile(
-            rf'\[+.*\b{re.escape(part)}\]|"?{re.escape(part)}"?\s*=|id\s*=\s*"{re.escape(part)}"'
+    """The line of the deepest part of a dotted field that can be found among its language's tables."""
+    lines = [line.strip() for line in source.splitlines()]
+    first, *parts = field.split(".")
+    own = [n for n, line in enumerate(lines) if re.match(rf"\[+{re.escape(first)}[].]", line)]
+    if own:
+        others = (
+            n for n in range(own[0], len(lines)) if re.match(rf"\[+(?!\[|{re.escape(first)})", lines[n])
         )
-        at = next((n for n in range(at, len(lines)) if wanted.match(lines[n].strip())), at)
+        at, end = own[0], next(others, len(lines))
+    else:
+        at, end, parts = 0, len(lines), [first, *parts]
+    for part in parts:
+        name = re.escape(part)
+        wanted = re.compile(rf'\[+.*\b{name}\]|"?{name}"?\s*=|id\s*=\s*"{name}"')
+        at = next((n for n in range(at, end) if wanted.match(lines[n])), at)
     return at + 1

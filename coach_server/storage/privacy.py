@@ -17,6 +17,7 @@ from coach_server.storage.crypto import ANALYSES, Unreadable, cipher_of
 from coach_server.storage.tables import (
     analyses,
     call_events,
+    call_feedback,
     conversations,
     erasures,
     jobs,
@@ -27,7 +28,7 @@ from coach_server.storage.tables import (
 )
 
 Document = dict[str, Any]
-_CHILDREN = (utterances, call_events, tips, tip_outcomes, analyses)
+_CHILDREN = (utterances, call_events, tips, tip_outcomes, analyses, call_feedback)
 # What of a conversation repeats words; of `analyses` the figures stay.
 _WORDS = (utterances, call_events, tips)
 

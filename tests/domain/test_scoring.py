@@ -68,6 +68,15 @@ def test_a_phase_that_is_left_out_is_worth_nothing() -> None:
     assert card_of(turns).phases[2] == 0
 
 
+def test_a_phase_for_objections_is_only_left_out_when_there_was_one() -> None:
+    def over_all_but_the_fourth(attitude: str) -> ScoreCard:
+        said = [(seller("Zo?", phase), customer("Zo is dat.", phase, attitude)) for phase in (1, 2, 3, 5)]
+        return card_of(talk(*(turn for pair in said for turn in pair)), "b2b")
+
+    assert over_all_but_the_fourth("A1").phases[4] is None
+    assert over_all_but_the_fourth("A4").phases[4] == 0
+
+
 def test_a_practice_that_begins_later_is_not_blamed_for_the_phases_before() -> None:
     turns = talk(
         customer("Het is te duur.", 4, "H7"),

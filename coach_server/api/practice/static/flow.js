@@ -90,7 +90,7 @@ export class FlowView {
       type: "button", class: "step-name", "aria-expanded": "false", "aria-controls": more.id,
       onclick: () => this.toggle(step.id),
     },
-    h("span", { class: "mark", "aria-hidden": "true" }), h("bdi", { class: "nummer" }, step.nummer), " ",
+    h("span", { class: "mark", "aria-hidden": "true" }), h("span", { class: "nummer" }, step.nummer), " ",
     h("span", { class: "name", dir: "auto" }, name), " ", state);
     const row = h("li", { class: "step" }, button, more);
     this.steps.set(step.id, { name, step, text, row, button, state, more, status: "" });
@@ -135,8 +135,8 @@ export class FlowView {
 
   describe({ step, text, more, status }) {
     fill(more,
-      h("p", { class: "muted facts-line" }, [say(`statuses.${status}`), text?.duration ?? step.duration,
-        step.isVerplicht ? say("flow.required") : null].filter(Boolean).join(" · ")),
+      h("p", { class: "muted" }, say(`statuses.${status}`), " · ", h("bdi", {}, step.duration),
+        step.isVerplicht ? ` · ${say("flow.required")}` : null),
       about("flow.goal", text?.doel), about("flow.what", text?.wat), about("flow.when", text?.wanneer),
       about("flow.how", (text?.hoe ?? [])[0]), about("flow.example", (text?.voorbeelden ?? [])[0]),
       status === "locked" ? h("p", { class: "muted" }, say("flow.locked")) : null,

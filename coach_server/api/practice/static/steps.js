@@ -20,7 +20,7 @@ function row(step, name, made, go) {
   const tried = made.attempts > 0;
   return h("li", { class: "grid-step", "data-status": step.status },
     h("p", { class: "grid-name" }, h("span", { class: "mark", "aria-hidden": "true" }),
-      h("bdi", { class: "nummer" }, step.nummer), " ", h("span", { dir: "auto" }, name),
+      h("span", { class: "nummer" }, step.nummer), " ", h("span", { dir: "auto" }, name),
       h("span", { class: "unseen" }, say(`statuses.${step.status}`))),
     typeof made.bestScore === "number" ? meter(made.bestScore) : null,
     h("p", { class: "grid-figures muted" },

@@ -1,0 +1,50 @@
+"""The catalog as a whole: every data file that is the same for all installations, read and checked once.
+
+What is read does not change afterwards, so several servers of one process may share it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from coach_server import paths
+from coach_server.domain.cues import Cues
+from coach_server.services.analysis_wording import load_wordings
+from coach_server.services.answers import SCHEMAS
+from coach_server.services.customer_words import CustomerWords
+from coach_server.services.detector import load_cues, load_head
+from coach_server.services.head import Head
+from coach_server.services.method_head import MethodHead, load_heads
+from coach_server.services.methodologies import Methodologies
+from coach_server.services.prompts import Prompts
+from coach_server.services.scenarios import Scenarios
+
+
+@dataclass(frozen=True, slots=True)
+class Catalog:
+    """`cues` by language; `head`, `heads`: what the detectors were trained to."""
+
+    cues: Mapping[str, Cues]
+    head: Head | None
+    heads: Mapping[str, MethodHead]
+    prompts: Prompts
+    methods: Methodologies
+    scenarios: Scenarios
+    customers: CustomerWords
+
+    @classmethod
+    def load(cls) -> Catalog:
+        """Raises ConfigError naming file and line of the first mistake. Blocks: call it before serving."""
+        home = paths.catalog()
+        methods = Methodologies.load()
+        load_wordings()
+        return cls(
+            cues=load_cues(),
+            head=load_head(),
+            heads=load_heads(),
+            prompts=Prompts.load(paths.bundled("prompts"), outputs=SCHEMAS.keys()),
+            methods=methods,
+            scenarios=Scenarios.load(home / "scenarios", methods),
+            customers=CustomerWords.load(home / "customers"),
+        )
