@@ -28,6 +28,7 @@ from coach_server.api.console.page import Console
 from coach_server.api.engine import CoachSocketServer, EngineOptions, build_socket_server
 from coach_server.api.http import Rest, error_middleware, hide_library, security_middleware
 from coach_server.api.metrics import Sources, registry
+from coach_server.api.practice.page import PracticePages
 from coach_server.api.rest_calls import RestCalls
 from coach_server.api.rest_ops import RestOps
 from coach_server.api.rest_privacy import RestPrivacy
@@ -304,12 +305,12 @@ def build_app(settings: Settings, replacements: Replacements | None = None) -> w
         secret=_derived(settings, "erasure receipts"),
     )
     RestPrivacy(erasure, Export(database, practising.export(), clock), retention).register(rest)
+    hands_out_tokens = not (settings.is_production or settings.trusts_proxy)
+    node_modules = bundled("node_modules")
     Console(
-        gate=gate,
-        content=content,
-        hands_out_tokens=not (settings.is_production or settings.trusts_proxy),
-        node_modules=bundled("node_modules"),
+        gate=gate, content=content, hands_out_tokens=hands_out_tokens, node_modules=node_modules
     ).register(app)
+    PracticePages(gate=gate, hands_out_tokens=hands_out_tokens, node_modules=node_modules).register(app)
     RestTools(
         generator=Generator(llm, prompts, models, offline, breaker, governor=governor),
         reports=Reports(

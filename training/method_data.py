@@ -78,7 +78,7 @@ def _example(data: dict[str, object], method: Methodology) -> MethodExample:
         raise ValueError(f"attitude: {attitude}")
     return MethodExample(
         str(data["id"]),
-        str(data["group"]),
+        str(data.get("group", data["id"])),
         str(data["text"]),
         SPEAKERS[str(data["speaker"])],
         str(data["language"]),

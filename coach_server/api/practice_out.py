@@ -388,7 +388,8 @@ class FeedbackShared(Outbound):
     nextStepSuggestion: str | None
     highlights: list[HighlightTold] = Field(max_length=4)
     advice: str
-    adviceBy: Literal["rules", "model"]
+    advicePlain: str
+    """The same without words of the talk."""
     evidence: list[EvidenceTold]
     missedMoments: list[MissedTold]
     sessionDuration: str

@@ -48,9 +48,9 @@ class Tone(StrEnum):
 class Memory:
     """What the customer said already. `told`: how many lines of each topic; `used`: keys of lines that may
     not come again; `dodged`: topics he evaded once; `pending`: the objection that waits for an answer,
-    `pending_as` the attitude it showed, `pushed` how often it was answered badly; `lost`: turns in a row that
-    led nowhere; `spoken`: his turns; `met`: good answers in a drill; `agreed`: he said yes to a summary;
-    `won`: he said yes to the offer; `over`: he ended the talk."""
+    `pending_as` the attitude it showed, `pushed` how often it was answered badly; `evaded`: his last answer
+    told nothing; `lost`: turns in a row that led nowhere; `spoken`: his turns; `met`: good answers in a
+    drill; `agreed`: he said yes to a summary; `won`: he said yes to the offer; `over`: he ended the talk."""
 
     told: dict[str, int] = field(default_factory=dict)
     used: set[str] = field(default_factory=set)
@@ -58,6 +58,7 @@ class Memory:
     pending: str | None = None
     pending_as: str | None = None
     pushed: int = 0
+    evaded: bool = False
     lost: int = 0
     spoken: int = 0
     met: int = 0

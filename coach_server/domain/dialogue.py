@@ -21,36 +21,22 @@ from dataclasses import dataclass
 from typing import TypeAlias
 
 from coach_server.domain.customer import Customer, Memory, Tone
+from coach_server.domain.drill import drill_line
 from coach_server.domain.methodology import Attitude, Epic, TipType
 from coach_server.domain.persona import Objection, Scenario, Script, Story
 from coach_server.domain.phrasebook import Phrasebook
 from coach_server.domain.seller_turn import GOOD, SellerTurn
+from coach_server.domain.showing import Showing, objections_of
 from coach_server.domain.speech import Speech
 from coach_server.domain.turns import Quality, TechniqueUse
+from coach_server.domain.wording import same_words
 
 ENOUGH_FACTS = 3
 READY = 0.5
 PUSHES = 3
+STEM = 6
 IMPATIENT_AT, LEAVES_AT = 4, 6
 COLD = 0.06
-DRILL_TURNS = range(3, 6)
-RESISTS = ("twijfel", "bezwaar", "uitstel", "angst")
-# Attitudes that have lines of their own, and what stands for those of other methods.
-KINDS = {
-    "positief": TipType.POSITIEF,
-    "negatief": TipType.WAARSCHUWING,
-    "vaag": TipType.OPEN,
-    "ontwijkend": TipType.OPEN,
-    "vraag": TipType.WEDERVRAAG,
-    **dict.fromkeys(RESISTS, TipType.LOCK),
-}
-BUCKET_OF = {
-    TipType.POSITIEF: "positief",
-    TipType.WAARSCHUWING: "negatief",
-    TipType.OPEN: "vaag",
-    TipType.WEDERVRAAG: "vraag",
-    TipType.LOCK: "bezwaar",
-}
 # What he tells to a question that names no topic.
 MATTERS = ("process", "motivation", "expectations", "experience", "company", "volume")
 
@@ -82,6 +68,11 @@ class Answer:
     ends: bool = False
 
 
+def stems(text: str) -> set[str]:
+    """The beginnings of its longer words, roughly what it is about in any language here."""
+    return {word[:STEM] for word in same_words(text).split() if len(word) >= STEM}
+
+
 def open_talk(book: Phrasebook, moment: Moment, rng: random.Random) -> Answer:
     """The customer's first words, before the seller said anything."""
     return _Reply(book, moment, rng).opening()
@@ -107,8 +98,9 @@ class _Reply:
         heard = book.hear(moment.words, self.story.cues)
         self.seller = SellerTurn(self.method, moment.customer.phase, moment.uses, heard)
         self.speech = Speech(book, self.memory, self.tone, rng)
-        self.shown = moment.attitude
+        self.showing = Showing(self.method, moment.attitude, moment.attitude)
         self.agrees = False
+        self.was_evasive = self.memory.evaded
 
     def opening(self) -> Answer:
         script = self.moment.script
@@ -121,6 +113,7 @@ class _Reply:
         if self.memory.over:
             return self._done(self.speech.line("after"))
         self.memory.spoken += 1
+        self.memory.evaded = False
         if self.moment.script is not None:
             return self._done(self._drill(self.moment.script))
         text = next(text for way in self._ways() if (text := way()) is not None)
@@ -145,7 +138,7 @@ class _Reply:
         )
 
     def _done(self, text: str) -> Answer:
-        return Answer(text, self.shown, self.memory, self.agrees, self.memory.over)
+        return Answer(text, self.showing.id, self.memory, self.agrees, self.memory.over)
 
     # Ways to answer, the first that has something to say wins
 
@@ -153,15 +146,15 @@ class _Reply:
         if not self.seller.does("farewell") or self.memory.spoken < 2:
             return None
         self.memory.over = True
-        warm = self.memory.won or self.memory.agreed or self.tone is Tone.WARM
-        self._show("positief" if warm else "vaag")
+        warm = self.memory.won or (self.memory.pending is None and self.tone is not Tone.RESERVED)
+        self.showing.show("positief" if warm else "vaag")
         return self.speech.line("farewell_good" if warm else "farewell_cool")
 
     def _rude(self) -> Found:
         if not self.seller.does("rude"):
             return None
         self.memory.over = self.tone is Tone.RESERVED
-        self._show("negatief")
+        self.showing.show("negatief")
         return self.speech.line("rude")
 
     def _objection_met(self) -> Found:
@@ -172,7 +165,7 @@ class _Reply:
         if quality in GOOD or (quality is Quality.BIJNA and self.memory.pushed):
             return self._softened(objection)
         self.memory.pushed += 1
-        self.shown = self.memory.pending_as or self.shown
+        self.showing.id = self.memory.pending_as or self.showing.id
         if self.memory.pushed > PUSHES and self.tone is Tone.RESERVED:
             return self._leave()
         if self.memory.pushed > PUSHES:
@@ -181,7 +174,7 @@ class _Reply:
 
     def _softened(self, objection: Objection) -> str:
         self.memory.pending, self.memory.pushed = None, 0
-        self._show("positief")
+        self.showing.show("positief")
         softens = self.speech.own(f"softens:{objection.id}", (objection.softens,))
         return softens or self.speech.line("softened")
 
@@ -190,12 +183,12 @@ class _Reply:
         if attitude is None or attitude.tip_type is not TipType.LOCK:
             return None
         if self.memory.won:
-            self._show("positief")
+            self.showing.show("positief")
             return None
         objection = self._objection(attitude)
         if objection is None:
             opinion = self.speech.own("opinions", self.story.opinions)
-            return self.speech.led(self._key, opinion or self.speech.line("insists"))
+            return self.speech.led(self.showing.bucket, opinion or self.speech.line("insists"))
         self.memory.pending, self.memory.pending_as, self.memory.pushed = objection.id, attitude.id, 0
         said = self.speech.own(f"says:{objection.id}", (objection.says,)) or self.speech.line("insists")
         return self.speech.led(objection.attitude, said)
@@ -206,43 +199,36 @@ class _Reply:
         if not self.seller.recommends:
             return None
         fresh = [o for o in self.story.objections if f"says:{o.id}#0" not in self.memory.used]
-        pool = [o for o in fresh if o.attitude in self._kinds_of(attitude)]
+        pool = [o for o in fresh if o.attitude in objections_of(attitude)]
         return self.rng.choice(pool) if pool else None
-
-    def _kinds_of(self, attitude: Attitude) -> set[str]:
-        """The objections that show an attitude: those of its key; of a key that only another method has, the
-        plain ones, and after a trigger the ones that come with deciding."""
-        if attitude.key in RESISTS:
-            return {attitude.key}
-        return set(RESISTS) - {"bezwaar"} if attitude.needs else {"bezwaar"}
 
     def _close(self) -> Found:
         if not self.seller.closes():
             return None
         if self.memory.won:
-            self._show("positief")
+            self.showing.show("positief")
             self.agrees = True
             return self.speech.line("positief")
-        if self._kind is TipType.POSITIEF and self.customer.dynamics.commit >= READY:
+        if self.showing.kind is TipType.POSITIEF and self.customer.dynamics.commit >= READY:
             self.memory.won = self.agrees = True
             return self.speech.line("close_yes")
         if not self.memory.agreed:
-            self._show("negatief")
+            self.showing.show("negatief")
             return self.speech.line("early", "close_cool")
-        if self._kind is TipType.POSITIEF:
-            self._show("vaag")
+        if self.showing.kind is TipType.POSITIEF:
+            self.showing.show("vaag")
         return self.speech.line("close_cool")
 
     def _summary(self) -> Found:
         if not self.seller.sums_up():
             return None
         told = sum(self.memory.told.values())
-        refuses = self._kind is TipType.WAARSCHUWING or self.seller.quality is Quality.GEMIST
+        refuses = self.showing.kind is TipType.WAARSCHUWING or self.seller.quality is Quality.GEMIST
         if told >= ENOUGH_FACTS and not refuses:
             self.memory.agreed = self.agrees = True
-            self._show("positief")
+            self.showing.show("positief")
             return self.speech.line("summary_yes")
-        self._show("negatief")
+        self.showing.show("negatief")
         missing = self.speech.own("pains", self.story.pains) if told else None
         if missing is None:
             return self.speech.line("summary_no")
@@ -260,25 +246,29 @@ class _Reply:
 
     def _dodges(self, topic: str) -> bool:
         """A vague or evasive customer keeps a fact back once, not from somebody he likes."""
-        if self._kind is not TipType.OPEN or topic in self.memory.dodged or self.memory.told.get(topic):
+        if self.showing.kind is not TipType.OPEN or self.memory.told.get(topic):
             return False
-        if self.tone is Tone.WARM:
-            self._show("positief")
+        return self._holds_back(topic)
+
+    def _holds_back(self, topic: str) -> bool:
+        """Once for each topic, and never twice in a row."""
+        if self.was_evasive or topic in self.memory.dodged or self.tone is Tone.WARM:
+            self.showing.show("positief")
             return False
         self.memory.dodged.add(topic)
         return True
 
     def _told(self, topic: str) -> str:
         lines, told = self.story.facts[topic], self.memory.told.get(topic, 0)
-        if self._kind is TipType.OPEN:
-            self._show("positief")
+        if self.showing.kind is TipType.OPEN:
+            self.showing.show("positief")
         if told >= len(lines):
             self.memory.lost += 1
             return self.speech.again(topic, lines[0])
         more = 2 if self.tone is Tone.WARM and told == 0 else 1
         said = " ".join(lines[told : told + more])
         self.memory.told[topic] = min(len(lines), told + more)
-        if self._kind is TipType.WAARSCHUWING:
+        if self.showing.kind is TipType.WAARSCHUWING:
             return f"{said} {self.speech.line('misfit')}"
         return self.speech.acked(said) if told == 0 else said
 
@@ -297,14 +287,11 @@ class _Reply:
 
     def _from(self, name: str, lines: Sequence[str], bucket: str) -> str:
         self.memory.lost = 0
-        if self._kind is TipType.OPEN and name not in self.memory.dodged and self.tone is not Tone.WARM:
-            self.memory.dodged.add(name)
+        if self.showing.kind in (TipType.OPEN, TipType.WAARSCHUWING) and self._holds_back(name):
             return self._evasion()
         said = self.speech.own(name, lines)
         if said is not None:
             self.memory.told[name] = self.memory.told.get(name, 0) + 1
-        if self._kind is TipType.OPEN:
-            self._show("positief")
         return said or self.speech.line(bucket)
 
     def _offer(self) -> Found:
@@ -312,13 +299,17 @@ class _Reply:
             return None
         if not self.memory.agreed and self.method.commitment_before is not None:
             self.memory.lost += 1
-            if self._kind is TipType.POSITIEF:
-                self._show("vaag")
+            if self.showing.kind is TipType.POSITIEF:
+                self.showing.show("vaag")
             return self.speech.line("early", "offer_cool")
         self.memory.lost = 0
-        if self._kind is TipType.POSITIEF:
-            return self.speech.line("offer_good")
-        return self.speech.line("offer_cool")
+        match self.showing.kind:
+            case TipType.POSITIEF:
+                return self.speech.line("offer_good")
+            case TipType.WEDERVRAAG:
+                return self.speech.own("questions", self.story.questions) or self.speech.line("vraag")
+            case _:
+                return self.speech.line("offer_cool")
 
     def _small_things(self) -> Found:
         """Courtesies and remarks; where the seller offers something as well, that counts."""
@@ -326,7 +317,7 @@ class _Reply:
             return self._reacts("priced", "negatief") if self.seller.does("priced") else None
         early = ("agenda", "smalltalk") if self.customer.phase == self.seller.first_phase else ()
         for move in (*early, "intro", "compliment"):
-            if self.seller.does(move) and self._kind is not TipType.WAARSCHUWING:
+            if self.seller.does(move) and self.showing.kind is not TipType.WAARSCHUWING:
                 if (line := self._reacts(move, "positief")) is not None:
                     return line
         for move in ("competitor", "priced"):
@@ -339,7 +330,7 @@ class _Reply:
     def _greeting(self) -> Found:
         if not (self.seller.does("greeting") and self.memory.spoken == 1):
             return None
-        self._show("positief")
+        self.showing.show("positief")
         if any(key.startswith("openings#") for key in self.memory.used):
             return self.speech.free("smalltalk")
         return self.speech.own("openings", self.story.openings) or self.speech.free("opening")
@@ -347,8 +338,8 @@ class _Reply:
     def _reacts(self, bucket: str, attitude: str) -> Found:
         """A line of the bucket, shown as that attitude unless he is about to ask something."""
         line = self.speech.free(bucket)
-        if line is not None and self._kind is not TipType.WEDERVRAAG:
-            self._show(attitude)
+        if line is not None and self.showing.kind is not TipType.WEDERVRAAG:
+            self.showing.show(attitude)
         return line
 
     def _patience(self) -> Found:
@@ -356,29 +347,28 @@ class _Reply:
         if self.moment.uses and self.seller.quality is not Quality.GEMIST:
             self.memory.lost = 0
             return None
+        if self.seller.heard.asks and self.seller.heard.words > 2:
+            return None
         self.memory.lost += 1
         if self.memory.lost >= LEAVES_AT or self.customer.dynamics.rapport <= COLD:
             return self._leave()
         if self.memory.lost >= IMPATIENT_AT:
-            self._show("negatief")
+            self.showing.show("negatief")
             return self.speech.line("impatient")
-        return (
-            self.speech.line("lost")
-            if self.seller.heard.words < 3 and not self.seller.does("greeting")
-            else None
-        )
+        puzzled = self.seller.heard.words < 3 and not self.seller.does("greeting")
+        return self.speech.line("lost") if puzzled else None
 
     def _leave(self) -> str:
         self.memory.over = True
-        self._show("negatief")
+        self.showing.show("negatief")
         return self.speech.line("leaves")
 
     def _any_question(self) -> Found:
         """A question nobody foresaw: he tells something of his own that he has not told yet."""
         if not self.seller.heard.asks:
             return None
-        match self._kind:
-            case TipType.OPEN:
+        match self.showing.kind:
+            case TipType.OPEN if self._holds_back("anything"):
                 return self._evasion()
             case TipType.WAARSCHUWING:
                 return self.speech.own("opinions", self.story.opinions) or self.speech.line("negatief")
@@ -386,7 +376,10 @@ class _Reply:
                 return self._something()
 
     def _something(self) -> str:
-        """While he is still being discovered: what matters most of the untold; later: what he thinks."""
+        """What shares words with the question; else, while he is being discovered, what matters most of the
+        untold; later, what he thinks."""
+        if (topic := self._closest()) is not None:
+            return self._told(topic)
         untold = [t for t in MATTERS if t in self.story.facts and not self.memory.told.get(t)]
         if self.seller.heard.topics:
             return self.speech.line("unknown")
@@ -394,76 +387,44 @@ class _Reply:
             return self._told(untold[0])
         return self.speech.own("opinions", self.story.opinions) or self.speech.line("opinion", "unknown")
 
+    def _closest(self) -> str | None:
+        """The topic whose next line shares the most words with the question, None when none does."""
+        asked = stems(self.moment.words)
+        lines = {t: told[self.memory.told.get(t, 0) :] for t, told in self.story.facts.items()}
+        shared = {t: len(asked & stems(rest[0])) for t, rest in lines.items() if rest}
+        best = max(shared, key=lambda topic: shared[topic], default=None)
+        return best if best is not None and shared[best] else None
+
     def _evasion(self) -> str:
-        return self.speech.line("vaguely" if self._key == "vaag" else self._key, "ontwijkend", "vaguely")
+        self.memory.evaded = True
+        bucket = {"vaag": "vaguely", "negatief": "declines"}.get(self.showing.bucket, self.showing.bucket)
+        return self.speech.line(bucket, "ontwijkend", "vaguely")
 
     def _by_attitude(self) -> Found:
-        return self.speech.line(self._key, "filler")
-
-    # A drill
+        return self.speech.line(self.showing.bucket, "filler")
 
     def _drill(self, script: Script) -> str:
-        self._show(script.attitude)
-        quality = self.seller.against(self._id_of(script.attitude))
-        good = quality in GOOD
-        self.memory.met += good
-        if self.memory.met >= 2 and self.memory.spoken >= DRILL_TURNS.start:
-            return self._drill_ends("drill_done")
-        if self.memory.spoken >= DRILL_TURNS.stop - 1:
-            return self._drill_ends("drill_done" if good else "drill_over")
-        if good:
-            return self.speech.line("drill_soft")
-        if quality is Quality.BIJNA:
-            return self.speech.line("drill_half")
-        return self.speech.own("script", script.lines) or self.speech.line("drill_hard")
-
-    def _drill_ends(self, bucket: str) -> str:
-        self.memory.over = True
-        if bucket == "drill_done":
-            self.agrees = True
-            self._show("positief")
-        return self.speech.line(bucket)
-
-    # Attitudes
-
-    @property
-    def _kind(self) -> TipType | None:
-        attitude = self.method.attitude(self.shown)
-        return attitude.tip_type if attitude else None
-
-    @property
-    def _key(self) -> str:
-        """The bucket of the attitude shown: its key, or for another method's the one of its kind."""
-        attitude = self.method.attitude(self.shown)
-        if attitude is None:
-            return "vaag"
-        return attitude.key if attitude.key in KINDS else BUCKET_OF[attitude.tip_type]
-
-    def _id_of(self, name: str) -> str:
-        """The id of an attitude in this method; of one it does not have, the first of its kind."""
-        attitude = self.method.attitude(name)
-        if attitude is not None:
-            return attitude.id
-        same = (a.id for a in self.method.attitudes if a.tip_type is KINDS.get(name))
-        return next(same, self.moment.attitude)
-
-    def _show(self, name: str) -> None:
-        self.shown = self._id_of(name)
-
-    # Lines
+        self.showing.show(script.attitude)
+        quality = self.seller.against(self.showing.id)
+        text, self.agrees = drill_line(script, self.speech, self.memory, quality)
+        if self.agrees:
+            self.showing.show("positief")
+        return text
 
     def _followed(self, text: str) -> str:
         """With a question of his own when that is his attitude, and now and then when he is at ease."""
         if self.memory.over or self.agrees or text.rstrip().endswith("?"):
             return text
-        asks = self._kind is TipType.WEDERVRAAG
-        at_ease = self.tone is not Tone.RESERVED and self._kind is TipType.POSITIEF and self.memory.spoken > 2
+        asks = self.showing.kind is TipType.WEDERVRAAG
+        welcomes = self.showing.kind is TipType.POSITIEF and self.showing.id == self.moment.attitude
+        at_ease = welcomes and self.tone is not Tone.RESERVED and self.memory.spoken > 2
         if not asks and not (at_ease and self.rng.random() < 0.15):
             return text
         question = self.speech.own("questions", self.story.questions)
+        if question is None and asks:
+            question = self.speech.free("vraag")
         if question is None:
-            if asks:
-                self._show("positief")
+            self.showing.show("positief")
             return text
-        self._show("vraag")
+        self.showing.show("vraag")
         return f"{text} {question}"

@@ -5,11 +5,12 @@ Quality (contract §8), worked out in this order:
 
     in a phase where the technique is forbidden             gemist
     a question technique that was not asked as a question   bijna
-    all its marks                                           perfect
+    all its marks, or most and it meets the attitude        perfect
     half its marks, or it meets the customer's attitude     goed
+    one mark and surely found, or beyond doubt              goed
     else                                                    bijna
 
-A technique that passes by a doubt, objection, postponement or fear loses one level: nobody heard the customer.
+A technique that passes by a doubt, objection, postponement or fear loses one level: nobody listened.
 """
 
 from __future__ import annotations
@@ -27,6 +28,9 @@ from coach_server.domain.turns import MOST_TECHNIQUES, Quality, TechniqueUse, Tu
 
 # Below it a finding in a phase where the technique is forbidden is not held against the seller.
 SURE_OF_MISTAKE = 0.6
+# Marks are words; who says it in words of his own is known by how sure the finding is.
+SURE, BEYOND_DOUBT = 0.6, 0.9
+MOST, HALF = 0.66, 0.5
 # Attitudes whose chances lie closer than this are settled by the method's priority.
 CLOSE = 0.05
 _LOWER = {Quality.PERFECT: Quality.GOED, Quality.GOED: Quality.BIJNA, Quality.BIJNA: Quality.BIJNA}
@@ -104,10 +108,11 @@ def read(
     """`findings` are named by technique (seller) or attitude (customer); unknown names are ignored."""
     asked = cues.question(spoken.words)
     if spoken.speaker is Speaker.AGENT:
-        known = [(t, f) for f in findings if (t := method.find(f.name)) is not None]
+        known = [(t, f) for f in findings if (t := _named(method, f.name)) is not None]
         uses = _uses(method, cues, spoken, known, asked, sentences)
-        return Reading(uses, themes=_themes(known), is_question=bool(asked))
-    attitude = settle(method, [*findings, *_bare_answer(method, cues, spoken)], spoken.phase)
+        themes = _themes(method, cues, spoken) if asked else ()
+        return Reading(uses, themes=themes, is_question=bool(asked))
+    attitude = settle(method, _bare_answer(method, cues, spoken) or findings, spoken.phase)
     agreed = _agrees(method, cues, spoken, attitude, asked)
     if attitude is None:
         return Reading(is_question=bool(asked), is_yes=agreed)
@@ -130,11 +135,24 @@ def _uses(
     for technique, finding in _apart(counted):
         followed = cues.followed(technique.id, spoken.words)
         share = len(followed) / max(1, cues.mark_count(technique.id))
-        quality, reason = _quality(method, technique, spoken, share, bool(asked))
-        quote = asked if technique.question and asked and asked in finding.quote else finding.quote
+        quality, reason = _quality(method, technique, spoken, finding.strength, share, bool(asked))
+        quote = _whole(spoken.words, finding.quote)
+        quote = asked if technique.question and asked and asked in quote else quote
         why = _why(method, technique, spoken, reason, sentences)
         uses.append(TechniqueUse(technique.id, quality, quote, why, round(finding.strength, 3), followed))
     return tuple(uses)
+
+
+def _named(method: Methodology, name: str) -> Technique | None:
+    """The technique; of one that is a theme to ask about, its step, for the theme is told apart."""
+    found = method.find(name)
+    return method.step(name) if found is not None and found.theme else found
+
+
+def _whole(words: Words, quote: str) -> str:
+    """The sentence that the quoted words stand in."""
+    sentences = (words.text[words.starts[i] : words.ends[end - 1]] for i, end in words.sentences())
+    return next((sentence for sentence in sentences if quote in sentence), quote)
 
 
 def _counts(technique: Technique, finding: Finding, phase: int) -> bool:
@@ -152,13 +170,13 @@ def _apart(counted: Sequence[tuple[Technique, Finding]]) -> list[tuple[Technique
         held = chosen.get(step)
         if held is None:
             chosen[step] = (technique, finding)
-        elif held[0].is_step and not technique.is_step and not technique.theme:
+        elif held[0].is_step and not technique.is_step:
             chosen[step] = (technique, Finding(finding.name, finding.quote, held[1].strength))
     return list(chosen.values())[:MOST_TECHNIQUES]
 
 
 def _quality(
-    method: Methodology, technique: Technique, spoken: Spoken, share: float, asked: bool
+    method: Methodology, technique: Technique, spoken: Spoken, sure: float, share: float, asked: bool
 ) -> tuple[Quality, Reason]:
     if spoken.phase in technique.forbidden:
         return Quality.GEMIST, Reason.FORBIDDEN
@@ -166,18 +184,19 @@ def _quality(
         return Quality.BIJNA, Reason.NOT_ASKED
     attitude = last_attitude(spoken.before)
     meets = method.meets(technique.id, attitude, spoken.phase)
-    quality, reason = _by_marks(share, meets)
+    quality, reason = _by_marks(share, sure, meets)
     if not meets and _presses(method.attitude(attitude) if attitude else None):
         return _LOWER[quality], Reason.PASSED_BY
     return quality, reason
 
 
-def _by_marks(share: float, meets: bool) -> tuple[Quality, Reason]:
-    if share >= 1:
+def _by_marks(share: float, sure: float, meets: bool) -> tuple[Quality, Reason]:
+    if share >= (MOST if meets else 1.0):
         return Quality.PERFECT, Reason.MEETS if meets else Reason.COMPLETE
     if meets:
         return Quality.GOED, Reason.MEETS
-    return (Quality.GOED, Reason.PARTLY) if share >= 0.5 else (Quality.BIJNA, Reason.THIN)
+    clear = share >= HALF or (share > 0 and sure >= SURE) or sure >= BEYOND_DOUBT
+    return (Quality.GOED, Reason.PARTLY) if clear else (Quality.BIJNA, Reason.THIN)
 
 
 def _presses(attitude: Attitude | None) -> bool:
@@ -199,8 +218,9 @@ def _why(
     )
 
 
-def _themes(known: Sequence[tuple[Technique, Finding]]) -> tuple[str, ...]:
-    return tuple(dict.fromkeys(t.theme for t, _ in known if t.theme))
+def _themes(method: Methodology, cues: MethodCues, spoken: Spoken) -> tuple[str, ...]:
+    named = [method.find(found.name) for found in cues.find(spoken.words, spoken.speaker)]
+    return tuple(dict.fromkeys(t.theme for t in named if t is not None and t.theme))
 
 
 # --- the customer's attitude
@@ -248,11 +268,21 @@ def _was_asked(before: Sequence[Turn]) -> bool:
 def _agrees(
     method: Methodology, cues: MethodCues, spoken: Spoken, attitude: Finding | None, asked: str
 ) -> bool:
-    """A bare yes, or a yes at the start of something that is neither resistance nor a question back."""
+    """A bare yes; a yes at the start of something that is neither resistance nor a question back; or, where a
+    yes was sought, any positive answer."""
     if spoken.before and not spoken.before[-1].is_seller:
         return False
     if (answer := cues.bare(spoken.words)) is not None:
         return answer == "yes"
     meant = method.attitude(attitude.name) if attitude else None
-    willing = meant is None or meant.tip_type is TipType.POSITIEF
-    return willing and not asked and cues.begins_with_yes(spoken.words)
+    positive = meant is not None and meant.tip_type is TipType.POSITIEF
+    if asked or not (positive or meant is None):
+        return False
+    return cues.begins_with_yes(spoken.words) or (positive and _yes_was_sought(method, spoken.before))
+
+
+def _yes_was_sought(method: Methodology, before: Sequence[Turn]) -> bool:
+    """Whether the last turn was a summary or question that commits."""
+    uses = before[-1].uses if before and before[-1].is_seller else ()
+    wanted = {step.id for name in method.commitment if (step := method.step(name)) is not None}
+    return any((step := method.step(use.id)) is not None and step.id in wanted for use in uses)

@@ -13,6 +13,8 @@ from functools import lru_cache
 from coach_server.domain.cues import Pattern, Phrases, Words, compile_pattern, index_patterns, words_of
 
 ASKS = "asks"
+# A question begins within this many words of its sentence.
+STARTS = 3
 MOVES = (
     ASKS,
     "farewell",
@@ -63,6 +65,7 @@ BUCKETS = (
     "angst",
     "opening",
     "misfit",
+    "declines",
     "again",
     "again_and_again",
     "unknown",
@@ -156,15 +159,17 @@ class Phrasebook:
         moves: set[str] = set()
         topics: list[tuple[int, int, str]] = []
         for first, stop in words.sentences():
-            here = {name for name, _, _ in self.moves.find(words, first, stop)}
-            if words.question[first]:
+            found = list(self.moves.find(words, first, stop))
+            here = {name for name, _, _ in found if name != ASKS}
+            # Without a question mark only a sentence that begins like a question is one.
+            if words.question[first] or any(n == ASKS and i <= first + STARTS for n, i, _ in found):
                 here.add(ASKS)
             if ASKS in here:
                 here.discard("farewell")
             moves |= here
             if ASKS in here:
-                found = (f for hearing in hearings for f in hearing.find(words, first, stop))
-                topics += [(-length, at, name) for name, at, length in found]
+                about = (f for hearing in hearings for f in hearing.find(words, first, stop))
+                topics += [(-length, at, name) for name, at, length in about]
         ordered = dict.fromkeys(name for _, _, name in sorted(topics))
         return Heard(frozenset(moves), tuple(ordered), len(words.forms))
 

@@ -27,7 +27,15 @@ from enum import StrEnum
 
 from coach_server.domain.hints import Hint, HintMemory, Scene, find_hint
 from coach_server.domain.methodology import Methodology
-from coach_server.domain.turns import RANK, Quality, TechniqueUse, Turn, agrees_to_summary, phase_after
+from coach_server.domain.turns import (
+    RANK,
+    Quality,
+    TechniqueUse,
+    Turn,
+    agrees_to_summary,
+    phase_after,
+    phase_reached,
+)
 from coach_server.errors import Conflict, Invalid
 
 LOOK_BACK = 12
@@ -202,7 +210,11 @@ class Roleplay:
 
     def judged(self, method: Methodology, uses: Sequence[TechniqueUse], now: float) -> list[Effect]:
         """A better judgement of a turn that was heard before."""
-        return [] if self.is_over else self._use(method, uses, now)
+        if self.is_over:
+            return []
+        well = [use for use in uses if use.quality is not Quality.GEMIST]
+        self.talk_phase = phase_reached(method, self.talk_phase, well)
+        return self._use(method, uses, now)
 
     def complete_step(self, method: Methodology, step_id: str, now: float) -> list[Effect]:
         """`step:complete` of the client. Raises NotFound for no step, Invalid for a locked one, Conflict."""
@@ -351,4 +363,3 @@ class Roleplay:
             committed=self.committed,
             seller_count=self.seller_count,
         )
-

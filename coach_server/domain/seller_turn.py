@@ -37,7 +37,7 @@ class SellerTurn:
 
     def closes(self) -> bool:
         triggers = [name for attitude in self.method.attitudes for name in attitude.needs]
-        return self._uses(triggers) or (self.does("close") and self.phase == self.last_phase)
+        return self._uses(triggers) or (self.does("close") and self.phase > self.first_phase)
 
     @property
     def quality(self) -> Quality | None:
@@ -55,10 +55,6 @@ class SellerTurn:
     @property
     def first_phase(self) -> int:
         return min(phase.id for phase in self.method.flow or self.method.phases)
-
-    @property
-    def last_phase(self) -> int:
-        return max(phase.id for phase in self.method.flow or self.method.phases)
 
     @property
     def recommends(self) -> bool:

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 
+from coach_server.domain.methodology import Methodology
 from coach_server.domain.transcript import Speaker
 
 MOST_TECHNIQUES = 2
@@ -72,3 +73,41 @@ def seller_turns(turns: Sequence[Turn]) -> list[Turn]:
 def last_attitude(turns: Sequence[Turn]) -> str | None:
     """The attitude of the customer's last turn."""
     return next((t.attitude for t in reversed(turns) if not t.is_seller), None)
+
+
+def phase_after(method: Methodology, phase: int, turn: Turn, before: Sequence[Turn]) -> int:
+    """Where a talk that was in `phase` is after `turn`: the technique of a later phase takes it on, also one
+    that comes too early, and a yes to a summary takes it to what may be recommended then. One phase a turn
+    for what the seller uses, so that a wrong reading costs little; never back."""
+    if not turn.is_seller:
+        opened = method.commitment_before if agrees_to_summary(method, turn, before) else None
+        return max(phase, opened or phase)
+    return phase_reached(method, phase, turn.uses)
+
+
+def phase_reached(method: Methodology, phase: int, uses: Sequence[TechniqueUse]) -> int:
+    """The phase after `phase` when one of these techniques belongs beyond it, or is the step that an opening
+    ends with; else `phase`."""
+    following = method.next_phase(phase)
+    if following is None:
+        return phase
+    used = [step for use in uses if (step := method.step(use.id)) is not None]
+    leads_on = any(step.phase > phase or step.id == _last_step(method, phase) for step in used)
+    return following.id if leads_on else phase
+
+
+def _last_step(method: Methodology, phase: int) -> str | None:
+    """The last of the steps that complete a phase; None where a summary or more must follow."""
+    following, guarded = method.next_phase(phase), method.commitment_before
+    wanted = method.phase(phase).completes_with
+    is_opening = following is not None and guarded is not None and following.id < guarded
+    return wanted[-1] if wanted and is_opening else None
+
+
+def agrees_to_summary(method: Methodology, turn: Turn, before: Sequence[Turn]) -> bool:
+    """A yes to a summary: the commitment that opens the recommendation (contract §5)."""
+    if not turn.is_yes or not before or not before[-1].is_seller:
+        return False
+    wanted = [method.find(id) for id in method.commitment]
+    used = best([use for use in before[-1].uses if (found := method.find(use.id)) and found in wanted])
+    return used is not None and used.quality is not Quality.GEMIST

@@ -115,6 +115,10 @@ class Detector:
         """Sets the second head, which may itself need this detector's cues and embeddings."""
         self._method = method
 
+    @property
+    def embeds(self) -> bool:
+        return self._embedder is not None
+
     def cues_for(self, text: str, language: str) -> Cues:
         """The cues of that language; of the one the text seems to be in when it is not known."""
         return self._cues_for(Sentence(text, Speaker.CUSTOMER, language))

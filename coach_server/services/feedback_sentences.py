@@ -89,8 +89,14 @@ def _quoted(template: Template, values: Mapping[str, str | int], evidence: Itera
     said: dict[str, str] = {}
     for found in evidence:
         who = "seller" if found.speaker is Speaker.AGENT else "customer"
-        # The sentence around it goes on.
-        said.setdefault(who, clip(found.quote, SPOKEN_CHARS).rstrip(". "))
+        said.setdefault(who, _inside_a_sentence(found.quote))
     if not set(template.get_identifiers()) <= {*values, *said}:
         return None
     return template.substitute({**values, **said})
+
+
+def _inside_a_sentence(quote: str) -> str:
+    """The sentence around it goes on, so its own full stop goes."""
+    short = clip(quote, SPOKEN_CHARS)
+    cut = "…" if short != quote else ""
+    return short.removesuffix("…").rstrip(". ") + cut

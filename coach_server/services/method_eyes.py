@@ -12,6 +12,7 @@ import tomllib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache
+from itertools import repeat, zip_longest
 
 import numpy as np
 
@@ -24,10 +25,13 @@ from coach_server.domain.method_cues import MethodCues, compile_method
 from coach_server.domain.methodology import Methodology
 from coach_server.domain.roleplay import LOOK_BACK
 from coach_server.domain.transcript import Speaker, Utterance
-from coach_server.domain.turns import Turn, last_attitude
+from coach_server.domain.turns import Turn, last_attitude, phase_after
 from coach_server.errors import ConfigError, ProviderError
 from coach_server.services.detector import BATCH, Detector, Sentence, Vector
 from coach_server.services.method_head import ExampleHead, MethodHead, Seen, load_heads
+
+# About what the labelled sentences are long at most.
+PIECE_WORDS = 40
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,7 +71,7 @@ class MethodEyes:
         before: Sequence[Turn] = (),
     ) -> Reading:
         """By cue words alone: quick, never blocks."""
-        return self._read(method, Asked(text, speaker, language, phase, before), None)
+        return self._read(method, Asked(text, speaker, language, phase, before), [], [text])
 
     async def read(
         self,
@@ -80,47 +84,45 @@ class MethodEyes:
         before: Sequence[Turn] = (),
     ) -> Reading:
         """By cues and embeddings; by cues when there is no embedder or it fails."""
+        one = Asked(text, speaker, language, phase, before)
         try:
-            vector = await self._detector.vector(text)
-            if vector is not None and not self._has_head(method):
+            if self._detector.embeds and not self._has_head(method):
                 await asyncio.to_thread(self._learn_examples, method)
+            vectors = [await self._detector.vector(piece) for piece in pieces_of(text)]
         except ProviderError:
-            vector = None
-        return self._read(method, Asked(text, speaker, language, phase, before), vector)
+            vectors = []
+        return self._read(method, one, vectors)
 
     def read_many(self, method: Methodology, asked: Sequence[Asked]) -> list[Reading]:
-        """Blocking; for evaluation and for the analysis of a whole call."""
+        """Blocking; for evaluation and for the analysis of a whole call. By cues when the embedder fails."""
         readings: list[Reading] = []
         for start in range(0, len(asked), BATCH):
             batch = asked[start : start + BATCH]
-            vectors = self._vectors(method, [one.text for one in batch])
-            readings += [self._read(method, one, v) for one, v in zip(batch, vectors, strict=True)]
+            readings += map(self._read, repeat(method), batch, self._vectors(method, batch))
         return readings
 
     def read_talk(
         self, method: Methodology, said: Sequence[Utterance], language: str, phase: int
     ) -> list[Turn]:
-        """Blocking: a whole talk that began in `phase`. Where it goes from there follows from what the seller
-        uses, as in practice: a technique that belongs to one phase tells where the talk is."""
-        vectors: list[Vector | None] = []
-        for start in range(0, len(said), BATCH):
-            vectors += self._vectors(method, [one.text for one in said[start : start + BATCH]])
+        """Blocking: a whole talk that began in `phase`; where it goes from there follows from what is said,
+        by the rule of practice (`turns.phase_after`)."""
+        asked = [Asked(one.text, one.speaker, language, phase) for one in said]
+        vectors: list[list[Vector | None]] = []
+        for start in range(0, len(asked), BATCH):
+            vectors += self._vectors(method, asked[start : start + BATCH])
         turns: list[Turn] = []
-        for one, vector in zip(said, vectors, strict=True):
+        for one, found in zip(said, vectors, strict=True):
             before = tuple(turns[-LOOK_BACK:])
-            reading = self._read(method, Asked(one.text, one.speaker, language, phase, before), vector)
-            for use in reading.uses:
-                technique = method.find(use.id)
-                if technique is not None and technique.phases == (technique.phase,):
-                    phase = technique.phase
+            reading = self._read(method, Asked(one.text, one.speaker, language, phase, before), found)
             turns.append(judging.turn(reading, one, phase))
+            phase = phase_after(method, phase, turns[-1], before)
         return turns
 
     def read_sentence(self, method: Methodology, sentence: Sentence, vector: Vector | None) -> Reading:
         """A detector's sentence, embedded by it. Without a phase, the one that what is found belongs to."""
         phase = int(sentence.phase) if sentence.phase and sentence.phase.isdigit() else None
-        asked = Asked(sentence.text, sentence.speaker, sentence.language, phase)
-        return self._read(method, asked, vector)
+        one = Asked(sentence.text, sentence.speaker, sentence.language, phase)
+        return self._read(method, one, [vector], [sentence.text])
 
     def cues(self, method: Methodology, text: str, language: str) -> MethodCues:
         """The method's cues in that language, compiled once."""
@@ -130,13 +132,14 @@ class MethodEyes:
             self._compiled[key] = compile_method(method, speech)
         return self._compiled[key]
 
-    def _vectors(self, method: Methodology, texts: Sequence[str]) -> list[Vector | None]:
+    def _vectors(self, method: Methodology, batch: Sequence[Asked]) -> list[list[Vector | None]]:
         try:
-            if not self._has_head(method):
+            if self._detector.embeds and not self._has_head(method):
                 self._learn_examples(method)
-            return self._detector.vectors(texts)
+            found = iter(self._detector.vectors([p for one in batch for p in pieces_of(one.text)]))
         except ProviderError:
-            return [None] * len(texts)
+            return [[] for _ in batch]
+        return [[next(found) for _ in pieces_of(one.text)] for one in batch]
 
     def _has_head(self, method: Methodology) -> bool:
         return method.id in self._heads or _exact(method) in self._examples
@@ -148,19 +151,47 @@ class MethodEyes:
         if told and len(vectors) == len(told):
             self._examples[_exact(method)] = ExampleHead([name for name, _ in told], np.array(vectors))
 
-    def _read(self, method: Methodology, one: Asked, vector: Vector | None) -> Reading:
+    def _read(
+        self,
+        method: Methodology,
+        one: Asked,
+        vectors: Sequence[Vector | None],
+        pieces: Sequence[str] | None = None,
+    ) -> Reading:
         cues = self.cues(method, one.text, one.language)
         words = words_of(one.text)
         if not words.forms:
             return Reading()
-        findings = cues.find(words, one.speaker)
-        head = self._heads.get(method.id) or self._examples.get(_exact(method))
-        if vector is not None and head is not None:
-            seen = Seen(one.text, one.speaker, one.phase, last_attitude(one.before))
-            findings = head.decide(method, seen, findings, vector)
+        findings: list[Finding] = []
+        for piece, vector in zip_longest(pieces or pieces_of(one.text), vectors):
+            findings += self._found(method, cues, one, piece, vector)
         phase = _phase_of(method, findings) if one.phase is None else one.phase
         spoken = Spoken(words, one.speaker, one.language or cues.speech.language, phase, one.before)
         return judging.read(method, cues, spoken, findings, self._sentences)
+
+    def _found(
+        self, method: Methodology, cues: MethodCues, one: Asked, piece: str, vector: Vector | None
+    ) -> list[Finding]:
+        cued = cues.find(words_of(piece), one.speaker)
+        head = self._heads.get(method.id) or self._examples.get(_exact(method))
+        if vector is None or head is None:
+            return cued
+        return head.decide(
+            method, Seen(piece, one.speaker, one.phase, last_attitude(one.before)), cued, vector
+        )
+
+
+def pieces_of(text: str) -> list[str]:
+    """A long turn in pieces of whole sentences: what is said in the middle would be lost in the mean."""
+    words = words_of(text)
+    if len(words.forms) <= PIECE_WORDS:
+        return [text]
+    cuts = [0]
+    for first, behind in words.sentences():
+        if behind - cuts[-1] > PIECE_WORDS and first > cuts[-1]:
+            cuts.append(first)
+    edges = [*(words.starts[cut] for cut in cuts[1:]), len(text)]
+    return [text[begin:end].strip() for begin, end in zip([0, *edges], edges, strict=False)]
 
 
 def _exact(method: Methodology) -> str:

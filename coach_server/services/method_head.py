@@ -2,9 +2,9 @@
 
 Kernel ridge regression as in `services/head.py`: a new sentence is compared with each labelled one, and one
 that was said in the same phase counts more. Techniques learn from sellers' sentences alone, attitudes from
-customers'. Whether a sentence takes any step at all is learned apart and counts in every score, which keeps
-sentences that only fetch a pen or a chair quiet. A finding of the method's cues adds to the odds, and so does a
-technique that meets what the customer just showed.
+customers'. Whether a sentence takes any step at all is learned apart and counts in every score: it keeps the
+ones that only ask for a pen quiet. A finding of the method's cues adds to the odds, and so does a technique
+that meets what the customer just showed.
 """
 
 from __future__ import annotations
@@ -28,8 +28,8 @@ FORMAT = 1
 # What a cue of full strength, and meeting the customer's attitude, add to the log odds.
 CUE_WEIGHT = 1.5
 MEETS_WEIGHT = 1.0
-# How much a sentence of the same phase counts above one of another: what a seller does is told by the phase far
-# more than how a customer answers.
+# How much a sentence of the same phase counts above one of another: the phase tells more about what a seller
+# does than about how a customer answers.
 PHASE_SHARE_SELLER, PHASE_SHARE_CUSTOMER = 0.35, 0.15
 UNKNOWN_PHASE = 0
 

@@ -15,7 +15,8 @@ from pathlib import Path
 from coach_server import paths
 from coach_server.domain.methodology import Methodology, Phase, Technique
 from coach_server.errors import ConfigError, NotFound
-from coach_server.services.methodology_file import Entry, MethodFile
+from coach_server.services.methodology_entry import Entry
+from coach_server.services.methodology_file import MethodFile
 
 DEFAULT_ID = "hugo"
 MISSED_RULES = frozenset(

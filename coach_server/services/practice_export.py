@@ -18,11 +18,9 @@ from coach_server.services.roleplay_store import ANALYSE, STOP_AVATAR
 from coach_server.storage import jobs, practice, practice_privacy, roleplays
 from coach_server.storage.crypto import Unreadable
 from coach_server.storage.database import Database
-from coach_server.storage.roleplays import Session
 
 BATCH = 20
 ROUNDS = 10_000
-ALL = 10_000
 ERASE_AVATAR = "erase_avatar"
 FORGET = "forget_practice"
 
@@ -33,31 +31,52 @@ class PracticeExport:
         self._methods = methods
 
     async def pieces(self, key: str, user_id: str) -> AsyncIterator[bytes]:
-        """`"settings":…,"drills":[…],"sessions":[…]`, the inside of an object."""
+        """`"settings":…,"progress":[…],"drills":[…],"sessions":[…]`, the inside of an object. What cannot be
+        decrypted is named: `{…Id, unreadable: true}`."""
         async with self._database.read() as conn:
-            user = await practice.user(conn, key, user_id)
-            drills = await practice.drills_of(conn, key, user_id, status=None, limit=ALL)
-            sessions = [
-                *await roleplays.of_user(conn, key, user_id, limit=ALL),
-                *await roleplays.of_user(conn, key, user_id, limit=ALL, kind="drill"),
-            ]
-        yield b'"settings":' + orjson.dumps(_settings(user))
-        told = [drill_told(one, self._methods.get(one.methodology), one.language) for one in drills]
-        yield b',"drills":' + orjson.dumps(told) + b',"sessions":['
-        comma = b""
-        for session in sessions:
-            yield comma + orjson.dumps(await self._session(session))
-            comma = b","
-        yield b"]"
+            progress = await practice.progress_of(conn, key, user_id)
+            drills = await practice.drill_ids_of(conn, key, user_id)
+            sessions = await roleplays.ids_of_user(conn, key, user_id)
+        yield b'"settings":' + orjson.dumps(await self._settings(key, user_id))
+        yield b',"progress":' + orjson.dumps([_progress(row) for row in progress])
+        for name, ids, told in (("drills", drills, self._drill), ("sessions", sessions, self._session)):
+            yield f',"{name}":['.encode()
+            comma = b""
+            for id in ids:
+                if (one := await told(id)) is not None:
+                    yield comma + orjson.dumps(one)
+                    comma = b","
+            yield b"]"
 
-    async def _session(self, session: Session) -> dict[str, Any]:
+    async def _settings(self, key: str, user_id: str) -> dict[str, Any] | None:
         try:
             async with self._database.read() as conn:
-                messages = await roleplays.all_messages(conn, session.id)
-                steps = await roleplays.steps(conn, session.id)
-                found = await practice.feedback(conn, session.id)
+                user = await practice.user(conn, key, user_id)
         except Unreadable:
-            return {"sessionId": session.id, "unreadable": True}
+            return {"userId": user_id, "unreadable": True}
+        return None if user is None else _chosen(user)
+
+    async def _drill(self, drill_id: str) -> dict[str, Any] | None:
+        try:
+            async with self._database.read() as conn:
+                drill = await practice.drill(conn, drill_id)
+        except Unreadable:
+            return {"drillId": drill_id, "unreadable": True}
+        if drill is None:
+            return None
+        return drill_told(drill, self._methods.get(drill.methodology), drill.language)
+
+    async def _session(self, session_id: str) -> dict[str, Any] | None:
+        try:
+            async with self._database.read() as conn:
+                session = await roleplays.load(conn, session_id)
+                messages = await roleplays.all_messages(conn, session_id)
+                steps = await roleplays.steps(conn, session_id)
+                found = await practice.feedback(conn, session_id)
+        except Unreadable:
+            return {"sessionId": session_id, "unreadable": True}
+        if session is None:
+            return None  # erased meanwhile
         return {
             "sessionId": session.id,
             "kind": session.kind,
@@ -142,12 +161,27 @@ class PracticeErasure:
         return gone
 
 
-def _settings(user: practice.User | None) -> dict[str, Any] | None:
-    if user is None:
-        return None
+def _chosen(user: practice.User) -> dict[str, Any]:
     return {
         "storeTranscripts": user.store_transcripts,
         "feedbackEmail": user.feedback_email,
+        "teamId": user.team_id,
         "consent": user.consent,
         "createdAt": iso(user.created_at),
+    }
+
+
+def _progress(row: practice.ProgressRow) -> dict[str, Any]:
+    return {
+        "methodology": row.methodology,
+        "currentPhaseId": row.current_phase_id,
+        "currentStepId": row.current_step_id,
+        "unlockedPhases": row.unlocked_phases,
+        "unlockedSteps": row.unlocked_steps,
+        "totalSessions": row.total_sessions,
+        "averageScore": row.average_score,
+        "bestScore": row.best_score,
+        "totalDurationSeconds": row.total_duration_seconds,
+        "stepStats": row.step_stats,
+        "lastSessionAt": iso(row.last_session_at),
     }

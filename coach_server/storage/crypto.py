@@ -199,6 +199,10 @@ MESSAGES = Sealed(
 FEEDBACK = Sealed("roleplay_feedback", ("session_id",), documents=("document", "judgement"))
 CALL_FEEDBACK = Sealed("call_feedback", ("conversation_id",), documents=("document",))
 DRILLS = Sealed("drills", ("id",), documents=("document",))
+SIMULATIONS = Sealed("simulations", ("id",), documents=("metadata", "state"))
+SIM_UTTERANCES = Sealed("simulation_utterances", ("session_id", "sequence"), texts=("text",))
+SIM_EVENTS = Sealed("simulation_events", ("session_id", "sequence"), documents=("data",))
+SIM_SCORES = Sealed("simulation_scores", ("session_id",), documents=("document", "judgement"))
 SEALED = {
     one.table: one
     for one in (
@@ -214,6 +218,10 @@ SEALED = {
         FEEDBACK,
         CALL_FEEDBACK,
         DRILLS,
+        SIMULATIONS,
+        SIM_UTTERANCES,
+        SIM_EVENTS,
+        SIM_SCORES,
     )
 }
 

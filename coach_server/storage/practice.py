@@ -165,7 +165,10 @@ async def keep_user(conn: AsyncConnection, one: User) -> None:
 
 
 async def keep_feedback(conn: AsyncConnection, one: Feedback) -> bool:
-    """True for the first feedback of a session; a later one replaces it and answers False."""
+    """True for the first feedback of a session; a later one replaces it and answers False. A session whose
+    words were deleted keeps what it has: nothing is left to score, and no word may come back."""
+    if await _is_wordless(conn, one.session_id):
+        return False
     sealed = FEEDBACK.seal(cipher_of(conn), asdict(one))
     new = insert_into(roleplay_feedback, conn.dialect.name).values(sealed)
     first = await conn.execute(new.on_conflict_do_nothing(index_elements=["session_id"]))
@@ -179,6 +182,11 @@ async def keep_feedback(conn: AsyncConnection, one: Feedback) -> bool:
         .values(analysis_status="done", overall_score=one.overall_score)
     )
     return first.rowcount == 1
+
+
+async def _is_wordless(conn: AsyncConnection, session_id: str) -> bool:
+    wanted = select(roleplay_sessions.c.words_deleted_at).where(roleplay_sessions.c.id == session_id)
+    return (await conn.execute(wanted.with_for_update())).scalar_one_or_none() is not None
 
 
 async def feedback(conn: AsyncConnection, session_id: str) -> Feedback | None:
@@ -353,6 +361,16 @@ async def keep_progress(conn: AsyncConnection, row: ProgressRow) -> None:
     await conn.execute(new.on_conflict_do_update(index_elements=list(keys), set_=changed))
 
 
+async def progress_of(conn: AsyncConnection, principal: str, user_id: str) -> list[ProgressRow]:
+    """A row a method."""
+    t = user_progress
+    wanted = select(*(t.c[name] for name in _names(ProgressRow)))
+    mine = and_(t.c.principal == principal, t.c.user_id == user_id)
+    return [
+        ProgressRow(**row._mapping) for row in await conn.execute(wanted.where(mine).order_by("methodology"))
+    ]
+
+
 # --- drills
 
 
@@ -383,6 +401,13 @@ async def drills_of(
     wanted = wanted.order_by(drills.c.created_at.desc(), drills.c.number).limit(limit)
     cipher = cipher_of(conn)
     return [Drill(**DRILLS.open(cipher, row._mapping)) for row in await conn.execute(wanted)]
+
+
+async def drill_ids_of(conn: AsyncConnection, principal: str, user_id: str) -> list[str]:
+    """Every one, newest first, whether it can be decrypted or not."""
+    mine = and_(drills.c.principal == principal, drills.c.user_id == user_id)
+    wanted = select(drills.c.id).where(mine).order_by(drills.c.created_at.desc(), drills.c.number)
+    return list((await conn.execute(wanted)).scalars())
 
 
 async def drills_from(conn: AsyncConnection, source_kind: str, source_id: str) -> list[Drill]:

@@ -4,13 +4,13 @@ be decrypted any more can still be deleted."""
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from sqlalchemy import Table, and_, delete, or_, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from coach_server.storage.crypto import CALL_FEEDBACK, FEEDBACK, Sealed, Unreadable, cipher_of
+from coach_server.storage.crypto import CALL_FEEDBACK, FEEDBACK, SESSIONS, Sealed, Unreadable, cipher_of
 from coach_server.storage.tables import (
     call_feedback,
     drills,
@@ -105,11 +105,31 @@ async def delete_words(conn: AsyncConnection, ids: Sequence[str], redact: Redact
     )
     pending = and_(_s.c.id.in_(ids), _s.c.analysis_status == "pending")
     await conn.execute(update(_s).where(pending).values(analysis_status="failed"))
-    emptied = await conn.execute(
-        update(_s).where(_s.c.id.in_(ids)).values(state={}, heygen_access_token=None, words_deleted_at=at)
-    )
-    gone["roleplay_sessions"] = emptied.rowcount
+    gone["roleplay_sessions"] = await _empty_states(conn, ids, at)
     return gone
+
+
+async def _empty_states(conn: AsyncConnection, ids: Sequence[str], at: float) -> int:
+    """The steps taken stay, so that the session can still be asked for; the customer's memory and the lines
+    of a drill go. A state that cannot be read goes whole."""
+    cipher = cipher_of(conn)
+    wanted = select(_s.c.id, _s.c.state, _s.c.status, _s.c.completed_at).where(_s.c.id.in_(ids))
+    rows = (await conn.execute(wanted)).mappings().all()
+    for row in rows:
+        try:
+            machine = SESSIONS.open(cipher, row)["state"].get("machine")
+        except Unreadable:
+            machine = None
+        state = {} if machine is None else {"machine": machine | _ended(row)}
+        kept = SESSIONS.seal(cipher, {"id": row["id"], "state": state})
+        emptied = {"state": kept["state"], "heygen_access_token": None, "words_deleted_at": at}
+        await conn.execute(update(_s).where(_s.c.id == row["id"]).values(**emptied))
+    return len(rows)
+
+
+def _ended(row: Mapping[Any, Any]) -> Document:
+    """The machine says what its row says: that it is over."""
+    return {"status": row["status"], "ended_at": row["completed_at"]}
 
 
 async def redact_calls(conn: AsyncConnection, ids: Sequence[str], redact: Redact) -> Counter[str]:

@@ -196,6 +196,13 @@ async def of_user(
     return [Session(**SESSIONS.open(cipher, row._mapping)) for row in await conn.execute(wanted)]
 
 
+async def ids_of_user(conn: AsyncConnection, principal: str, user_id: str) -> list[str]:
+    """Every session and drill session of a user, newest first, whether it can be decrypted or not."""
+    mine = and_(t.c.principal == principal, t.c.user_id == user_id)
+    wanted = select(t.c.id).where(mine).order_by(t.c.created_at.desc(), t.c.id)
+    return list((await conn.execute(wanted)).scalars())
+
+
 async def active(conn: AsyncConnection) -> int:
     counted = select(func.count()).where(and_(t.c.status.in_(_LIVE), t.c.completed_at.is_(None)))
     return int((await conn.execute(counted)).scalar_one())

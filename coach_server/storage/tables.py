@@ -444,6 +444,155 @@ drills = Table(
 )
 
 
+# --- simulations (seed 001). A trainee is a user of the API key. Times within a session are float seconds since
+# its beginning, as in its files.
+
+
+def _of_simulation(**options: Any) -> Column[str]:
+    return Column(
+        "session_id", Text, ForeignKey("simulations.id", ondelete="CASCADE"), nullable=False, **options
+    )
+
+
+# Which number the next session of a prefix gets.
+counters = Table(
+    "counters",
+    metadata,
+    Column("name", Text, primary_key=True),
+    Column("value", BigInteger, nullable=False),
+)
+
+simulations = Table(
+    "simulations",
+    metadata,
+    Column("id", Text, primary_key=True),
+    Column("principal", Text, nullable=False),
+    Column("trainee_id", Text, nullable=False),
+    Column("team_id", Text),
+    Column("scenario_id", Text, nullable=False),
+    Column("persona_id", Text, nullable=False),
+    Column("persona_name", Text, nullable=False),
+    Column("language", Text, nullable=False),
+    Column("status", Text, nullable=False),
+    Column("outcome", Text),
+    Column("end_trigger", Text),
+    Column("client", Text),
+    Column("metadata", Document, nullable=False),
+    Column("created_at", Moment, nullable=False),
+    Column("started_at", Moment),
+    Column("ended_at", Moment),
+    Column("last_seen_at", Moment, nullable=False),
+    Column("duration_ms", BigInteger),
+    Column("exchanges", Integer, nullable=False),
+    Column("final_attitude", Integer),
+    Column("overall_score", Integer),
+    Column("state", Document, nullable=False),
+    Column("ticket_digest", Text),
+    Column("owner", Text),
+    Column("lease_until", Moment),
+    Column("store_transcript", Boolean, nullable=False),
+    Column("usage", Document, nullable=False),
+    Column("analysis_status", Text, nullable=False),
+    Column("data_files_written", Boolean, nullable=False),
+    Column("words_deleted_at", Moment),
+    Column("updated_at", Moment, nullable=False),
+    CheckConstraint("status IN ('created', 'active', 'ended')", name="status"),
+    CheckConstraint("outcome IN ('converted', 'rejected', 'walked_away', 'compliance_fail')", name="outcome"),
+    CheckConstraint("analysis_status IN ('none', 'pending', 'done', 'failed')", name="analysis_status"),
+    CheckConstraint("overall_score BETWEEN 0 AND 100", name="overall_score"),
+    CheckConstraint("final_attitude BETWEEN 0 AND 10", name="final_attitude"),
+    Index(None, "principal", "created_at"),
+    Index(None, "principal", "trainee_id", "created_at"),
+    Index(None, "team_id", "created_at"),
+    Index(None, "status", "last_seen_at"),
+)
+
+simulation_utterances = Table(
+    "simulation_utterances",
+    metadata,
+    _of_simulation(primary_key=True),
+    Column("sequence", Integer, primary_key=True, autoincrement=False),
+    Column("role", Text, nullable=False),
+    Column("text", Text, nullable=False),
+    Column("start_s", Float, nullable=False),
+    Column("end_s", Float, nullable=False),
+    Column("item_id", Text, nullable=False),
+    CheckConstraint("role IN ('AVATAR', 'TRAINEE')", name="role"),
+)
+
+simulation_events = Table(
+    "simulation_events",
+    metadata,
+    _of_simulation(primary_key=True),
+    Column("sequence", Integer, primary_key=True, autoincrement=False),
+    Column("event_id", Text),
+    Column("time_s", Float, nullable=False),
+    Column("type", Text, nullable=False),
+    Column("data", Document, nullable=False),
+    UniqueConstraint("session_id", "event_id"),
+)
+
+simulation_moods = Table(
+    "simulation_moods",
+    metadata,
+    _of_simulation(primary_key=True),
+    Column("sequence", Integer, primary_key=True, autoincrement=False),
+    Column("time_s", Float, nullable=False),
+    Column("value", Float, nullable=False),
+    Column("direction", Text, nullable=False),
+)
+
+simulation_scores = Table(
+    "simulation_scores",
+    metadata,
+    _of_simulation(primary_key=True),
+    Column("overall_score", Integer),
+    Column("categories", Document, nullable=False),
+    Column("document", Document, nullable=False),
+    Column("content_hash", Text, nullable=False),
+    Column("judgement", Document),
+    Column("provisional", Boolean, nullable=False),
+    Column("created_at", Moment, nullable=False),
+    CheckConstraint("overall_score BETWEEN 0 AND 100", name="overall_score"),
+    Index(None, "content_hash"),
+)
+
+simulation_exports = Table(
+    "simulation_exports",
+    metadata,
+    Column("id", Text, primary_key=True),
+    _of_simulation(),
+    Column("status", Text, nullable=False),
+    Column("attempts", Integer, nullable=False),
+    Column("error_code", Text),
+    Column("created_at", Moment, nullable=False),
+    Column("sent_at", Moment),
+    CheckConstraint("status IN ('pending', 'sent', 'failed')", name="status"),
+    Index(None, "session_id", "created_at"),
+)
+
+# Personas and scenarios made by API, under their API key; those of the catalog are files.
+simulation_personas = Table(
+    "simulation_personas",
+    metadata,
+    Column("id", Text, primary_key=True),
+    Column("principal", Text, primary_key=True),
+    Column("document", Document, nullable=False),
+    Column("created_at", Moment, nullable=False),
+    Column("updated_at", Moment, nullable=False),
+)
+
+simulation_scenarios = Table(
+    "simulation_scenarios",
+    metadata,
+    Column("id", Text, primary_key=True),
+    Column("principal", Text, primary_key=True),
+    Column("document", Document, nullable=False),
+    Column("created_at", Moment, nullable=False),
+    Column("updated_at", Moment, nullable=False),
+)
+
+
 def insert_into(table: Table, dialect: str) -> postgresql.Insert | sqlite.Insert:
     """An INSERT that can say ON CONFLICT, in the words of this engine."""
     return postgresql.insert(table) if dialect == "postgresql" else sqlite.insert(table)

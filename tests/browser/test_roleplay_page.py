@@ -218,9 +218,9 @@ async def test_nothing_is_kept_of_a_talk_whose_words_are_not_to_be_kept(server: 
         talk = await at(context, server, "/roleplay?lang=nl")
         page = talk.page
         await page.locator("#keep-nothing").check()
-        started = page.wait_for_event("request", lambda sent: sent.url.endswith("/sessions/start"))
-        await page.locator(".scenario .start").first.click()
-        assert (await started).post_data_json["storeTranscript"] is False
+        async with page.expect_request("**/sessions/start") as asked:
+            await page.locator(".scenario .start").first.click()
+        assert (await asked.value).post_data_json["storeTranscript"] is False
         await expect(page.locator("#say-hint")).to_contain_text("niet bewaard")
         await page.locator("#words").fill("Een zin die nergens mag blijven staan: kanariegeel.")
         await page.keyboard.press("Enter")

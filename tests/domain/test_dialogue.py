@@ -183,6 +183,28 @@ def test_a_vague_or_evasive_customer_keeps_a_fact_back_once(attitude: str) -> No
     assert second.attitude == "H1"
 
 
+def test_a_question_nobody_foresaw_gets_what_shares_its_words() -> None:
+    answer = Talk("en", SCENARIOS["industrial-machine"]).say("And the changeover, is that long?")
+
+    assert "Changeovers in less than a quarter of an hour" in answer.text
+
+
+def test_a_statement_with_a_verb_before_its_subject_is_no_question() -> None:
+    talk = Talk("nl")
+    answer = talk.say("Met ons contract betaalt u elke maand hetzelfde bedrag.")
+
+    assert talk.facts["budget"][0] not in answer.text
+
+
+def test_he_does_not_keep_something_back_twice_in_a_row() -> None:
+    talk = Talk()
+    first = talk.say("What is your budget?", "H4")
+    second = talk.say("Who decides on this?", "H4")
+
+    assert first.attitude == "H4"
+    assert talk.facts["decider"][0] in second.text
+
+
 def test_a_word_that_is_not_asked_for_is_no_question() -> None:
     talk = Talk()
 

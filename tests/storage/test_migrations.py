@@ -91,7 +91,7 @@ async def test_instances_that_start_at_once_migrate_once(empty_database_url: str
     ] * 3
     async with started(empty_database_url) as database, database.read() as conn:
         versions = (await conn.execute(text("SELECT version_num FROM alembic_version"))).scalars()
-        assert list(versions) == ["0003"]
+        assert list(versions) == ["0004"]
 
 
 @asynccontextmanager
