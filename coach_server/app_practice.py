@@ -145,6 +145,7 @@ def build_practice(parts: Parts) -> Practising:
     timing = Timing(abandon_s=settings.roleplay_abandon_ms / 1000, grace_s=settings.roleplay_grace_ms / 1000)
     store = RoleplayStore(parts.database, methods, clock, timing)
     practised = Practice(parts.database, clock, parts.bus)
+    store.on_over = practised.session_over
     rooms = Rooms(parts.sockets.publisher, parts.bus)
     teller = Teller(rooms)
     voice = CustomerVoice(parts.llm, prompts, parts.models, parts.catalog.customers, parts.breaker)

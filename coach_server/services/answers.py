@@ -9,6 +9,8 @@ from functools import lru_cache
 from typing import Any
 
 from coach_server.domain.methodology import SubScore
+from coach_server.domain.simulation.ending import END_REASONS
+from coach_server.domain.simulation.talk import Direction, TalkPhase
 from coach_server.domain.tip import Stage
 from coach_server.domain.turns import Quality
 from coach_server.domain.wording import same_words
@@ -79,6 +81,19 @@ SCHEMAS: Mapping[str, Mapping[str, Any] | None] = {
             quality={"type": "string", "enum": [quality.value for quality in Quality]},
             rationale=_TEXT,
         )
+    ),
+    # What the simulation's supervisor answers (contract simulation.md §5).
+    "supervision": _strict(
+        attitude={"type": "number"},
+        attitudeDirection={"type": "string", "enum": [direction.value for direction in Direction]},
+        phase={"type": "string", "enum": [phase.value for phase in TalkPhase]},
+        guidance=_TEXT,
+        topicsCovered=_TEXTS,
+        isOnTrack={"type": "boolean"},
+        steps=_list_of(id=_TEXT, done={"type": "boolean"}, quote=_TEXT),
+        shouldEnd={"type": "boolean"},
+        endReason={"anyOf": [{"type": "string", "enum": list(END_REASONS)}, {"type": "null"}]},
+        instantEnd={"type": "boolean"},
     ),
     # The names of the seed's analysis; its map of technique scores is a list here, for a strict schema has no
     # free keys.

@@ -14,6 +14,7 @@ from coach_server.services.analysis_wording import load_wordings
 from coach_server.services.answers import SCHEMAS
 from coach_server.services.customer_words import CustomerWords
 from coach_server.services.detector import load_cues, load_head
+from coach_server.services.feedback_wording import load_feedback_wordings
 from coach_server.services.head import Head
 from coach_server.services.method_head import MethodHead, load_heads
 from coach_server.services.methodologies import Methodologies
@@ -39,6 +40,7 @@ class Catalog:
         home = paths.catalog()
         methods = Methodologies.load()
         load_wordings()
+        load_feedback_wordings()
         return cls(
             cues=load_cues(),
             head=load_head(),

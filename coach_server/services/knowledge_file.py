@@ -10,8 +10,8 @@ from pathlib import Path
 from coach_server.domain.knowledge import Entry, Kind, KnowledgeBook
 from coach_server.errors import ConfigError
 from coach_server.services.catalog_file import CatalogFile
-from coach_server.services.methodology_file import Entry as Table
-from coach_server.services.methodology_file import Section
+from coach_server.services.methodology_entry import Entry as Table
+from coach_server.services.methodology_entry import Section
 
 ANSWER_CHARS = 1200
 PROMPT_CHARS = 4000

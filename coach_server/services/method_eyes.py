@@ -9,16 +9,16 @@ from __future__ import annotations
 
 import asyncio
 import tomllib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache
-from itertools import repeat, zip_longest
+from itertools import product, repeat, zip_longest
 
 import numpy as np
 
 from coach_server import paths
 from coach_server.domain import judging
-from coach_server.domain.cues import Finding, words_of
+from coach_server.domain.cues import Cues, Finding, words_of
 from coach_server.domain.detection import TechniqueHit
 from coach_server.domain.judging import JudgingWords, Reading, Spoken
 from coach_server.domain.method_cues import MethodCues, compile_method
@@ -45,19 +45,34 @@ class Asked:
     before: Sequence[Turn] = field(default_factory=tuple)
 
 
+# By method (`_exact`) and language.
+CompiledCues = dict[tuple[str, str], MethodCues]
+
+
+def compile_all(methods: Iterable[Methodology], speech: Iterable[Cues]) -> CompiledCues:
+    """Every method in every language: some 50 ms each, which a server spends before it listens."""
+    return {
+        (_exact(method), cues.language): compile_method(method, cues)
+        for method, cues in product(methods, speech)
+    }
+
+
 class MethodEyes:
-    """Reads by any method. `heads`: by method id; a method without one is read by its examples."""
+    """Reads by any method. `heads`: by method id; a method without one is read by its examples. `compiled`:
+    cues that are ready; others are compiled at their first use."""
 
     def __init__(
         self,
         detector: Detector,
         heads: Mapping[str, MethodHead] | None = None,
         sentences: JudgingWords | None = None,
+        *,
+        compiled: CompiledCues | None = None,
     ) -> None:
         self._detector = detector
         self._heads = dict(load_heads() if heads is None else heads)
         self._sentences = sentences or judging_words()
-        self._compiled: dict[tuple[str, str], MethodCues] = {}
+        self._compiled = dict(compiled or {})
         self._examples: dict[str, ExampleHead] = {}
 
     def read_rules(

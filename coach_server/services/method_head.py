@@ -30,7 +30,7 @@ CUE_WEIGHT = 1.5
 MEETS_WEIGHT = 1.0
 # How much a sentence of the same phase counts above one of another: the phase tells more about what a seller
 # does than about how a customer answers.
-PHASE_SHARE_SELLER, PHASE_SHARE_CUSTOMER = 0.35, 0.15
+PHASE_SHARE_SELLER, PHASE_SHARE_CUSTOMER = 0.25, 0.15
 UNKNOWN_PHASE = 0
 
 
@@ -168,7 +168,7 @@ class MethodHead:
                 thresholds=facts["thresholds"],
                 data_hash=str(facts["data_hash"]),
             )
-        except (OSError, ValueError, KeyError) as fault:
+        except (OSError, EOFError, ValueError, KeyError) as fault:
             raise ConfigError(f"{path.name}: not a trained head ({fault})") from fault
 
 

@@ -32,8 +32,6 @@ from coach_server.domain.turns import Quality
 from coach_server.services.catalog_file import CatalogFile
 from coach_server.services.methodology_entry import LANGUAGES, Entry, Section
 
-__all__ = ["Entry", "MethodFile", "Section"]
-
 KINDS = ("phase", "technique", "attitude", "missed", "hint")
 MOST_MINUTES = 60
 MOST_DAYS = 3650

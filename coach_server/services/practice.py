@@ -25,6 +25,7 @@ from coach_server.services.roleplay_access import acting_user, require_reader
 from coach_server.storage import practice
 from coach_server.storage.database import Database
 from coach_server.storage.practice import ProgressRow, User
+from coach_server.storage.roleplays import Session
 
 REMEMBERED = 2000
 # A step grows stale by time alone, and another instance may be cut off from the bus.
@@ -79,6 +80,10 @@ class Practice:
         """Something new was scored, or erased: read it again, here and elsewhere."""
         self._forget_here(principal, user_id)
         await self._bus.publish(None, {"type": FORGET, "principal": principal, "user": user_id})
+
+    async def session_over(self, session: Session) -> None:
+        """A session counts from its end on, and so do the steps ticked off in it, scored or not."""
+        await self.forget(session.principal, session.user_id)
 
     async def hear(self, message: Mapping[str, Any]) -> None:
         """A message from another instance."""

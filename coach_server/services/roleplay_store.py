@@ -9,7 +9,7 @@ looked at whenever a session is opened, and by a sweep.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -62,6 +62,8 @@ class RoleplayStore:
         self.timing = timing
         self.on_end: Callable[[], None] = lambda: None
         """Called when a session has ended: there is a job to do."""
+        self.on_over: Callable[[Session], Awaitable[None]] = _nothing
+        """Awaited for each session that has ended: its user has practised more than is remembered."""
         self._locks: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
 
     @property
@@ -107,7 +109,8 @@ class RoleplayStore:
             opened = await self._open(conn, session_id)
             yield opened
             await self._write(opened)
-        if any(isinstance(effect, Ended) for effect in opened.effects):
+        if _has_ended(opened):
+            await self.on_over(opened.session)
             self.on_end()
 
     async def pass_time(self, session_id: str) -> bool:
@@ -122,7 +125,10 @@ class RoleplayStore:
             opened = await self._open(conn, session_id)
             opened.effects += opened.machine.tick(self.timing, opened.now)
             await self._write(opened)
-        return any(isinstance(effect, Ended) for effect in opened.effects)
+        if not _has_ended(opened):
+            return False
+        await self.on_over(opened.session)
+        return True
 
     def _is_due(self, session: Session) -> bool:
         machine = self._machine(session)
@@ -148,7 +154,7 @@ class RoleplayStore:
     async def _write(self, opened: Open) -> None:
         machine, conn, now = opened.machine, opened.conn, opened.now
         session = _with_machine(replace(opened.session, state=opened.state), machine)
-        if any(isinstance(effect, Ended) for effect in opened.effects):
+        if _has_ended(opened):
             session = await self._end(conn, session, machine, now)
         await roleplays.save(conn, session, now)
         await roleplays.save_steps(conn, _step_rows(session.id, machine, opened.method))
@@ -196,6 +202,14 @@ async def order_analysis(
     key = f"{ANALYSE}:{session_id}" + (f":{again}" if again else "")
     payload = {"sessionId": session_id, "again": again}
     await jobs.enqueue(conn, ANALYSE, key, payload, now + after_s, now=now)
+
+
+async def _nothing(session: Session) -> None:
+    """Nobody asked to be told."""
+
+
+def _has_ended(opened: Open) -> bool:
+    return any(isinstance(effect, Ended) for effect in opened.effects)
 
 
 def _with_machine(session: Session, machine: Roleplay) -> Session:

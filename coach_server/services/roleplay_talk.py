@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import uuid
 from collections import OrderedDict, deque
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -268,7 +268,7 @@ class RoleplayTalk:
         session_id: str,
         said: Said,
         on_heard: Callable[[], None] = lambda: None,
-    ) -> AsyncIterator[Mapping[str, Any]]:
+    ) -> AsyncGenerator[Mapping[str, Any], None]:
         """Hear the seller and let the customer answer: `{type: "token", text}` pieces, then `{type: "done",
         messageId, reply}`. The same message again brings the same answer. Raises as `hear`, before the first
         piece; `on_heard` is called when the words are on disk. Listeners of the session are told as well."""

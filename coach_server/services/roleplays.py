@@ -161,10 +161,10 @@ class Roleplays:
             is_drill=wish.drill_id is not None,
         )
         session = self._session(principal, wish, machine, now)
-        first = None
+        first = opening = None
         if not uses_avatar:
             machine.record(now)
-            session, first = self._open_talk(session, wish, now)
+            session, first, opening = self._open_talk(session, wish, now)
         if not await self._store.begin(session, machine, first):
             known = await self._by_key(principal.key, wish)
             return await self._started(known, wish.scenario, duplicate=True)
@@ -172,7 +172,9 @@ class Roleplays:
         log.info("Practice started", scenario=wish.scenario.id, kind=session.kind)
         if uses_avatar:
             return await self._with_avatar(session, wish)
-        return await self._started(await self._store.load(session.id), wish.scenario)
+        answer = await self._started(await self._store.load(session.id), wish.scenario)
+        # Told also where no words are kept.
+        return {**answer, "opening": opening}
 
     async def _by_key(self, key: str, wish: Begin) -> Session:
         async with self._store.database.read() as conn:
@@ -206,7 +208,9 @@ class Roleplays:
             idempotency_key=wish.idempotency_key,
         )
 
-    def _open_talk(self, session: Session, wish: Begin, now: float) -> tuple[Session, Message]:
+    def _open_talk(
+        self, session: Session, wish: Begin, now: float
+    ) -> tuple[Session, Message, dict[str, Any]]:
         """The customer's first words, before the seller says anything: in text, where no avatar speaks."""
         customer = customers.Customer.from_dict(session.state["customer"], wish.method)
         script = session.state.get("script")
@@ -227,7 +231,7 @@ class Roleplays:
         opening = {"messageId": message_id, "text": reply.text, "speaker": "hugo"}
         state = {**session.state, "customer": customer.to_dict(), "opening": opening if text else None}
         first = Message(session.id, 1, str(uuid.uuid4()), message_id, "hugo", text, now, reading, now)
-        return replace(session, state=state, last_sequence=1), first
+        return replace(session, state=state, last_sequence=1), first, opening
 
     async def _with_avatar(self, session: Session, wish: Begin) -> dict[str, Any]:
         """Open the avatar of a session that is stored, and store what was opened. An avatar that cannot be
@@ -297,9 +301,10 @@ class Roleplays:
 
     async def status(self, principal: Principal, session_id: str) -> dict[str, Any]:
         session = await self.own(principal, session_id, to_read=True)
-        if not session.is_over and await self._store.pass_time(session_id):
+        if not session.is_over:
+            if await self._store.pass_time(session_id):
+                self._store.on_end()
             session = await self._store.load(session_id)
-            self._store.on_end()
         return status_of(session, self._clock.now())
 
     async def join(self, principal: Principal, session_id: str, user_id: str | None) -> dict[str, Any]:

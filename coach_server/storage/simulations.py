@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import uuid
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, fields
 from typing import Any
@@ -9,6 +10,7 @@ from typing import Any
 from sqlalchemy import ColumnElement, and_, case, func, or_, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from coach_server.domain.simulation.effects import LogEntry
 from coach_server.domain.simulation.talk import Direction, EventType, Mood, Role, SessionEvent, Utterance
 from coach_server.storage.crypto import SIM_EVENTS, SIM_UTTERANCES, SIMULATIONS, cipher_of
 from coach_server.storage.tables import counters, insert_into
@@ -18,6 +20,8 @@ from coach_server.storage.tables import simulation_utterances as utterance_rows
 from coach_server.storage.tables import simulations as t
 
 Document = dict[str, Any]
+# The type of a row that is no event but an entry of the supervisor's trail.
+LOG = "LOG"
 
 
 @dataclass(frozen=True, slots=True)
@@ -328,51 +332,90 @@ async def utterances(conn: AsyncConnection, session_id: str) -> list[Utterance]:
     ]
 
 
-async def last_event(conn: AsyncConnection, session_id: str) -> int:
-    wanted = select(func.max(event_rows.c.sequence)).where(event_rows.c.session_id == session_id)
-    return int((await conn.execute(wanted)).scalar_one() or 0)
-
-
-async def known_events(conn: AsyncConnection, session_id: str, event_ids: Sequence[str]) -> set[str]:
-    wanted = select(event_rows.c.event_id).where(
-        event_rows.c.session_id == session_id, event_rows.c.event_id.in_(list(event_ids))
+async def replace_utterance(conn: AsyncConnection, session_id: str, heard: Utterance) -> None:
+    """What was told was not heard to its end."""
+    key = {"session_id": session_id, "sequence": heard.sequence}
+    sealed = SIM_UTTERANCES.seal(cipher_of(conn), {**key, "text": heard.text})
+    u = utterance_rows
+    await conn.execute(
+        update(u)
+        .where(u.c.session_id == session_id, u.c.sequence == heard.sequence)
+        .values(text=sealed["text"], end_s=heard.end)
     )
-    return {str(found) for found in (await conn.execute(wanted)).scalars()}
 
 
-async def add_events(
-    conn: AsyncConnection,
-    session_id: str,
-    first: int,
-    events: Sequence[tuple[SessionEvent, str | None]],
-) -> None:
-    """Events with their clients' ids, numbered from `first`."""
+@dataclass(frozen=True, slots=True)
+class Kept:
+    """An event, or an entry of the supervisor's trail, under an id that makes writing it twice harmless."""
+
+    id: str
+    record: SessionEvent | LogEntry
+
+    @classmethod
+    def new(cls, record: SessionEvent | LogEntry) -> Kept:
+        return cls(str(uuid.uuid4()), record)
+
+
+async def add_events(conn: AsyncConnection, session_id: str, kept: Sequence[Kept]) -> list[str]:
+    """Append what is not there yet, in this order; answers the ids that were new. The session's row is held,
+    so that two writers do not number alike."""
+    await conn.execute(select(t.c.id).where(t.c.id == session_id).with_for_update())
+    e = event_rows
+    wanted = [one.id for one in kept]
+    known = set(
+        (
+            await conn.execute(
+                select(e.c.event_id).where(e.c.session_id == session_id, e.c.event_id.in_(wanted))
+            )
+        ).scalars()
+    )
+    last = (
+        await conn.execute(select(func.max(e.c.sequence)).where(e.c.session_id == session_id))
+    ).scalar_one()
+    new = [one for one in {one.id: one for one in kept}.values() if one.id not in known]
     cipher = cipher_of(conn)
     rows = [
-        SIM_EVENTS.seal(
-            cipher,
-            {
-                "session_id": session_id,
-                "sequence": number,
-                "event_id": event_id,
-                "time_s": event.time,
-                "type": event.type.value,
-                "data": {"value": event.data},
-            },
-        )
-        for number, (event, event_id) in enumerate(events, first)
+        SIM_EVENTS.seal(cipher, _event_row(session_id, number, one))
+        for number, one in enumerate(new, (last or 0) + 1)
     ]
     if rows:
-        new = insert_into(event_rows, conn.dialect.name).values(rows)
-        await conn.execute(new.on_conflict_do_nothing())
+        await conn.execute(e.insert().values(rows))
+    return [one.id for one in new]
+
+
+def _event_row(session_id: str, number: int, kept: Kept) -> Document:
+    record = kept.record
+    if isinstance(record, LogEntry):
+        kind, data = LOG, {"kind": record.kind.value, **record.data}
+    else:
+        kind, data = record.type.value, record.data
+    return {
+        "session_id": session_id,
+        "sequence": number,
+        "event_id": kept.id,
+        "time_s": record.time,
+        "type": kind,
+        "data": {"value": data},
+    }
 
 
 async def events(conn: AsyncConnection, session_id: str) -> list[SessionEvent]:
-    """In the order they were kept."""
-    wanted = select(event_rows).where(event_rows.c.session_id == session_id).order_by(event_rows.c.sequence)
+    """By their time, and in the order they were kept where that is the same."""
+    rows = await _events(conn, session_id, event_rows.c.type != LOG)
+    return [SessionEvent(row["time_s"], EventType(row["type"]), row["data"]["value"]) for row in rows]
+
+
+async def logs(conn: AsyncConnection, session_id: str) -> list[Document]:
+    """The supervisor's trail: `{time, kind, …}`, in order."""
+    rows = await _events(conn, session_id, event_rows.c.type == LOG)
+    return [{"time": row["time_s"], **row["data"]["value"]} for row in rows]
+
+
+async def _events(conn: AsyncConnection, session_id: str, which: ColumnElement[bool]) -> list[Document]:
+    e = event_rows
+    wanted = select(e).where(e.c.session_id == session_id, which).order_by(e.c.time_s, e.c.sequence)
     cipher = cipher_of(conn)
-    opened = [SIM_EVENTS.open(cipher, row._mapping) for row in await conn.execute(wanted)]
-    return [SessionEvent(row["time_s"], EventType(row["type"]), row["data"]["value"]) for row in opened]
+    return [SIM_EVENTS.open(cipher, row._mapping) for row in await conn.execute(wanted)]
 
 
 async def add_mood(conn: AsyncConnection, session_id: str, sequence: int, mood: Mood) -> None:

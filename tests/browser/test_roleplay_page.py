@@ -168,15 +168,19 @@ async def test_a_hint_stands_beside_the_talk_and_names_the_step(server: Server) 
         await expect(talk.page.locator("#hints-empty")).to_be_hidden()
 
 
+async def cut_off(server: Server) -> None:
+    sio = server.coaching.sio
+    for sid, _ in list(sio.manager.get_participants("/", None)):
+        await sio.disconnect(sid)
+
+
 async def test_a_talk_goes_on_after_the_connection_was_lost(server: Server) -> None:
     async with browsing(viewport=WIDE) as context:
         talk = await at(context, server, "/roleplay?lang=nl")
         page = talk.page
         await talk.start()
         await talk.utter("Goeiedag, fijn dat u tijd hebt.")
-        sio = server.coaching.sio
-        for sid, _ in list(sio.manager.get_participants("/", None)):
-            await sio.disconnect(sid)
+        await cut_off(server)
         await expect(page.locator("#connection")).to_have_attribute("data-state", "lost")
         await page.locator("#words").fill("Hoe lang werkt u al met uw leverancier?")
         await page.keyboard.press("Enter")
@@ -186,29 +190,30 @@ async def test_a_talk_goes_on_after_the_connection_was_lost(server: Server) -> N
         assert talk.faults == []
 
 
+# While `deaf`, the customer's answers do not reach the page over the socket.
+DEAF = """
+const known = Object.getOwnPropertyDescriptor(WebSocket.prototype, "onmessage");
+const isAnswer = ({ data }) => window.deaf && typeof data === "string" && data.includes("roleplay:reply");
+Object.defineProperty(WebSocket.prototype, "onmessage", {
+  ...known,
+  set(hear) { known.set.call(this, (event) => isAnswer(event) || hear(event)); },
+});
+"""
+
+
 async def test_an_answer_that_was_missed_while_away_is_fetched(server: Server) -> None:
     async with browsing(viewport=WIDE) as context:
+        await context.add_init_script(DEAF)
         talk = await at(context, server, "/roleplay?lang=nl")
         page = talk.page
         await talk.start()
-        # The answer itself never arrives over the socket; then the connection goes.
-        await page.evaluate(
-            """() => {
-              const real = WebSocket.prototype.send;
-              const hear = (event) => /roleplay:reply/.test(event.data) && event.stopImmediatePropagation();
-              WebSocket.prototype.send = function (data) {
-                if (!this.deaf) this.addEventListener("message", hear, true);
-                this.deaf = true;
-                return real.call(this, data);
-              };
-            }"""
-        )
+        await page.evaluate("window.deaf = true")
         await page.locator("#words").fill("Goeiedag, fijn dat u tijd hebt.")
         await page.keyboard.press("Enter")
         await expect(talk.lines("agent")).to_have_count(1)
-        sio = server.coaching.sio
-        for sid, _ in list(sio.manager.get_participants("/", None)):
-            await sio.disconnect(sid)
+        await expect(talk.lines("caller")).to_have_count(1)
+        async with page.expect_request("**/message"):
+            await cut_off(server)
         await expect(talk.lines("caller")).to_have_count(2)
         await expect(talk.lines("agent")).to_have_count(1)
 
@@ -240,7 +245,12 @@ async def test_a_drill_of_the_result_is_played_at_once(server: Server) -> None:
         await page.locator("#analysis-body .play-again").first.click()
         await talk.begun()
         await expect(page.locator("#elapsed")).to_have_attribute("title", "Tijd over")
-        await talk.utter("Wat maakt dat u dat zo ziet?")
+        await talk.utter("Tja.")
+        await talk.stop()
+        await expect(page.locator("#replayed")).to_have_attribute("data-status", "open")
+        await expect(page.locator("#honest")).to_have_count(0)
+        await page.locator("#replayed button").click()
+        await talk.begun()
         await talk.stop()
         await page.locator("#again").click()
         await expect(page.locator("#open-drills")).to_be_visible()
@@ -258,6 +268,7 @@ async def test_the_change_since_the_last_time_is_shown_with_its_sign(
         talk = await at(context, server, "/roleplay?lang=nl")
         await answer(talk.page, "**/feedback", feedback(delta=delta))
         await talk.start()
+        await talk.utter("Goeiedag.")
         await talk.stop()
         line = talk.page.locator(".delta")
         await expect(line).to_contain_text(shown)
@@ -269,6 +280,7 @@ async def test_a_zero_is_a_score_and_what_had_no_occasion_is_none(server: Server
         talk = await at(context, server, "/roleplay?lang=nl")
         await answer(talk.page, "**/feedback", feedback(overallScore=0))
         await talk.start()
+        await talk.utter("Goeiedag.")
         await talk.stop()
         parts = talk.page.locator(".parts .part")
         await expect(talk.page.locator("#overall-score")).to_have_text("0")
@@ -284,10 +296,21 @@ async def test_a_result_without_a_model_or_without_enough_words_says_so(server: 
         talk = await at(context, server, "/roleplay?lang=nl")
         await answer(talk.page, "**/feedback", short)
         await talk.start()
+        await talk.utter("Goeiedag.")
         await talk.stop()
         await expect(talk.page.locator("#honest")).to_contain_text("te weinig gezegd")
         await expect(talk.page.locator("#honest")).to_contain_text("taalmodel was niet beschikbaar")
         await expect(talk.page.locator("#overall-score")).to_have_count(0)
+
+
+async def test_a_talk_in_which_nothing_was_said_is_not_scored(server: Server) -> None:
+    async with browsing(viewport=WIDE) as context:
+        talk = await at(context, server, "/roleplay?lang=nl")
+        await talk.start()
+        await talk.stop()
+        await expect(talk.page.locator("#honest")).to_contain_text("te weinig gezegd")
+        await expect(talk.page.locator("#overall-score")).to_have_count(0)
+        assert talk.complaints == []
 
 
 async def test_markup_that_somebody_says_stays_text_everywhere(server: Server) -> None:

@@ -4,7 +4,7 @@
     HOLDING  still speaking after `long_ms`            -> interrupt
              stopped before; its words are all nods    -> resume
              stopped before; other words               -> interrupt
-             stopped before; no words within `words_s` -> resume (a cough, a chair)
+             stopped before; no words within `words_s` -> resume (a cough, a chair); late ones still count
 
 A model's voice detection says that speech ended only after half a second of silence, so a nod of 300 ms is
 reported about 800 ms after it began: `long_ms` lies behind that. Audio is held from the first moment, so that
@@ -63,6 +63,7 @@ class BargeIn:
     long_ms: int = 1000
     words_s: float = 1.5
     _item: str | None = None
+    _late: str | None = None
     _due: float | None = None
     _stopped: bool = False
 
@@ -71,42 +72,51 @@ class BargeIn:
         return self._due
 
     @property
-    def is_open(self) -> bool:
-        return self._item is not None
+    def item_id(self) -> str | None:
+        """The turn that is being judged."""
+        return self._item
 
     def started(self, item_id: str, playing: bool, now: float) -> Decision:
-        """Somebody speaks. While a decision is open the new sound belongs to it: the floor is wanted."""
-        if self._item is not None:
-            return self._settle(Decision.INTERRUPT)
-        if not playing:
+        """Somebody speaks. While a turn is judged the next one takes its place (`ja … ja`); the words of
+        the former may still decide."""
+        if self._item is None and not playing:
             return Decision.NOTHING
+        held = self._item is not None
+        self._late = self._item
         self._item, self._stopped = item_id, False
         self._due = now + self.long_ms / 1000
-        return Decision.HOLD
+        return Decision.NOTHING if held else Decision.HOLD
 
-    def stopped(self, item_id: str, now: float) -> Decision:
-        if item_id != self._item or self._stopped:
-            return Decision.NOTHING
-        self._stopped = True
-        self._due = now + self.words_s
-        return Decision.NOTHING
+    def stopped(self, item_id: str, now: float) -> None:
+        if item_id == self._item and not self._stopped:
+            self._stopped = True
+            self._due = now + self.words_s
 
     def heard(self, item_id: str, text: str) -> Decision:
-        """The words of a turn, as soon as they are known; empty: there were none."""
-        if item_id != self._item:
+        """The words of a turn, as soon as they are known; empty: there were none. They count although the
+        audio went on meanwhile because they were late."""
+        if item_id not in (self._item, self._late):
             return Decision.NOTHING
-        nod = not text.strip() or is_backchannel(text, self.nods)
-        return self._settle(Decision.RESUME if nod else Decision.INTERRUPT)
+        if text.strip() and not is_backchannel(text, self.nods):
+            return self._settle(Decision.INTERRUPT)
+        if item_id != self._item and self._item is not None:
+            return Decision.NOTHING
+        return self._settle(Decision.RESUME)
 
     def tick(self, now: float) -> Decision:
         if self._due is None or now < self._due:
             return Decision.NOTHING
-        return self._settle(Decision.RESUME if self._stopped else Decision.INTERRUPT)
+        if not self._stopped:
+            return self._settle(Decision.INTERRUPT)
+        late = self._item
+        self._settle(Decision.RESUME)
+        self._late = late
+        return Decision.RESUME
 
     def drop(self) -> None:
         """Forget the open decision: there is nothing left to interrupt."""
         self._settle(Decision.NOTHING)
 
     def _settle(self, decision: Decision) -> Decision:
-        self._item, self._due, self._stopped = None, None, False
+        self._item, self._late, self._due, self._stopped = None, None, None, False
         return decision

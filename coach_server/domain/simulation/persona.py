@@ -21,21 +21,25 @@ def pick(lines: Mapping[str, Lines], language: str) -> Lines:
 @dataclass(frozen=True, slots=True)
 class WeakPoint:
     """What moves this customer once it is touched. Never spoken. `cues`: patterns of `domain/cues.py` by
-    language that show that the trainee touched it; `worth`: how much it lifts the attitude (1..2)."""
+    language that show that the trainee touched it; `worth`: how much it lifts the attitude (1..2); `shows`:
+    what the customer says the moment it is touched."""
 
     id: str
     text: Words
     cues: Mapping[str, Lines]
     worth: float = 1.5
+    shows: Mapping[str, Lines] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
 class Objection:
-    """A line of the resistance. `answers`: cues that show that the trainee answered it."""
+    """A line of the resistance. `answers`: cues that show that the trainee answered it; `softens`: what the
+    customer says then."""
 
     id: str
     says: Mapping[str, Lines]
     answers: Mapping[str, Lines]
+    softens: Mapping[str, Lines] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,11 +58,12 @@ class Product:
 @dataclass(frozen=True, slots=True)
 class ForbiddenWord:
     """A word the trainee must not use. `stems`: patterns of `domain/cues.py` by language (inflections are
-    stems with a star); `instead`: what to say."""
+    stems with a star); `instead`: what to say; `unless`: phrases in which it is harmless (`feel free`)."""
 
     id: str
     stems: Mapping[str, Lines]
     instead: Words
+    unless: Mapping[str, Lines] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,7 +96,8 @@ class SalesStep:
 @dataclass(frozen=True, slots=True)
 class Domain:
     """A trade: its products, words that are forbidden, checks and sales steps. `pitch`: cues of pitching
-    beside the products' names; `needs`: cues of asking for needs; `greetings`, `closes`: cues."""
+    beside the products' names; `needs`: cues of asking for needs; `greetings`, `closes`, `goodbyes`,
+    `small_talk`: cues. `topics`: cues of plain questions that any customer of the trade answers, by topic."""
 
     id: str
     name: Words
@@ -105,6 +111,9 @@ class Domain:
     closes: Mapping[str, Lines]
     pushy: Mapping[str, Lines]
     empathy: Mapping[str, Lines]
+    goodbyes: Mapping[str, Lines] = field(default_factory=dict)
+    small_talk: Mapping[str, Lines] = field(default_factory=dict)
+    topics: Mapping[str, Mapping[str, Lines]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,7 +123,8 @@ class SamplePhrases:
     greeting: Mapping[str, Lines]
     small_talk: Mapping[str, Lines]
     facts: Mapping[str, Mapping[str, Lines]]
-    """Answers to plain questions by topic (`age`, `smoking`, …)."""
+    """Answers to plain questions by topic: the id of a check, a topic of the trade or one of the persona's
+    own. The first line is the short answer, the next ones say more."""
     sceptical: Mapping[str, Lines]
     interested: Mapping[str, Lines]
     annoyed: Mapping[str, Lines]
@@ -126,7 +136,8 @@ class SamplePhrases:
 @dataclass(frozen=True, slots=True)
 class SimPersona:
     """A customer (seed 001, collection `personas`). `initial_attitude`: 0..10. `scoring`: weights of the
-    seed's categories, summing up to one. `fact_cues`: questions by topic that `phrases.facts` answers.
+    seed's categories, summing up to one. `fact_cues`: questions by topic that `phrases.facts` answers, beside
+    those of the trade.
     `rising_limit`, … of the supervisor are the machine's, not the persona's."""
 
     id: str
@@ -153,6 +164,8 @@ class SimPersona:
     right_products: Lines
     """Ids of the products that suit."""
     conversion_signs: Mapping[str, Lines]
+    names: Words = field(default_factory=dict)
+    """The name in languages that write it otherwise."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -28,6 +28,15 @@ class Direction(StrEnum):
     STABLE = "stable"
 
 
+class TalkPhase(StrEnum):
+    """How far the customer has come, by what was said and not by the number of turns (contract §5: SKEPSE,
+    ZÁJEM, ROZHODNUTÍ)."""
+
+    SCEPTICAL = "sceptical"
+    INTERESTED = "interested"
+    DECIDING = "deciding"
+
+
 class EventType(StrEnum):
     """Types of a session's event file; the first three come from clients."""
 
@@ -75,16 +84,23 @@ class Mood:
 
 @dataclass(frozen=True, slots=True)
 class Compliance:
-    """What rules see of it. `checks`: by id of the check whether it was made; `words`: forbidden words with
-    position (character) and quote."""
+    """What rules see of it. `checks`: by id of the check whether it was made; `failed`: checks that a client
+    event disproved; `late`: made, but after a product was named; `words`: forbidden words with position
+    (character) and quote; `pitched_after_stop`: the customer is no user, and the trainee sold on."""
 
     checks: Mapping[str, bool]
     words: tuple[ForbiddenUse, ...]
     product_before_checks: bool = False
+    failed: tuple[str, ...] = ()
+    late: tuple[str, ...] = ()
+    pitched_after_stop: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class ForbiddenUse:
+    """`word`: id of the forbidden word; `position`: of its first character in the utterance; `quote`: the
+    sentence it stands in."""
+
     word: str
     sequence: int
     position: int
@@ -115,4 +131,5 @@ class Verdict:
     should_end: bool = False
     end_reason: Outcome | None = None
     steps: tuple[StepState, ...] = ()
+    phase: TalkPhase = TalkPhase.SCEPTICAL
     source: str = "rules"

@@ -71,11 +71,12 @@ class Mail:
         while not self._events:
             if self._ended:
                 return None
-            self._reader = asyncio.get_running_loop().create_future()
+            waiting = self._reader = asyncio.get_running_loop().create_future()
             try:
-                await self._reader
+                await waiting
             finally:
-                self._reader = None
+                if self._reader is waiting:  # another reader may have come meanwhile
+                    self._reader = None
         if not self._room.is_set():
             self._room.set()
         return self._events.popleft()

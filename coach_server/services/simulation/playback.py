@@ -39,6 +39,10 @@ class Playback:
         """The model made this much; it is played later."""
         self._item(item_id).received_ms += ms
 
+    def dropped(self, item_id: str, ms: float) -> None:
+        """This much will never be sent."""
+        self._item(item_id).received_ms -= ms
+
     def sent(self, item_id: str, ms: float, now: float) -> None:
         item = self._item(item_id)
         start = max(now, self.until)
@@ -66,16 +70,16 @@ class Playback:
 
     def heard_ms(self, item_id: str, now: float) -> int:
         item = self._items.get(item_id)
-        return int(item.heard_ms(now)) if item is not None else 0
+        return _whole(item.heard_ms(now)) if item is not None else 0
 
     def made_ms(self, item_id: str) -> int:
         item = self._items.get(item_id)
-        return int(item.received_ms) if item is not None else 0
+        return _whole(item.received_ms) if item is not None else 0
 
     def unheard(self, now: float) -> list[tuple[str, int]]:
         """Items that are not heard to their end, with the milliseconds that were."""
         return [
-            (item_id, int(item.heard_ms(now)))
+            (item_id, _whole(item.heard_ms(now)))
             for item_id, item in self._items.items()
             if item.received_ms - item.heard_ms(now) > 1.0
         ]
@@ -99,3 +103,8 @@ class Playback:
 
 def _end(span: tuple[float, float]) -> float:
     return span[0] + span[1] / 1000
+
+
+def _whole(ms: float) -> int:
+    """Whole milliseconds, not one less because of how a float is kept."""
+    return int(ms + 0.001)

@@ -1,7 +1,7 @@
 """What the director tells the customer in the middle of a talk, and how it stays between the two of them.
 
 The block goes to the model as a system item, between marks that carry a random tag of the session. A trainee
-who says the words of such a block is only a trainee: the role differs, and the tag cannot be guessed. Whatever
+who says the words of such a block is only a trainee: the role differs, and the tag cannot be guessed. What
 looks like a mark is taken out of everything that is heard, typed or shown (contract simulation.md §8.7).
 """
 
@@ -36,13 +36,15 @@ class Steering:
     def block(self, lines: Sequence[str]) -> str:
         """The lines between the session's marks; a line cannot close them. Lines are the director's own
         words in the session's language, never the trainee's."""
-        body = "\n".join(text for line in lines if (text := self.strip(line)))
+        body = "\n".join(text for line in lines if (text := self.clean(line)))
         return f"[[state {self.tag}]]\n{body}\n[[/state {self.tag}]]"
 
-    def strip(self, text: str) -> str:
+    def clean(self, text: str) -> str:
         """Text without blocks, marks and the tag; what stands between the session's marks goes too."""
         if "[[" not in text and self.tag not in text.casefold():
             return text
-        text = self._block.sub(" ", text)
-        text = _ANY_MARK.sub(" ", text)
-        return _SPACES.sub(" ", self._word.sub(" ", text)).strip()
+        before = None
+        while text != before:  # what is left when a mark is taken out may be one
+            before = text
+            text = self._word.sub(" ", _ANY_MARK.sub(" ", self._block.sub(" ", text)))
+        return _SPACES.sub(" ", text).strip()

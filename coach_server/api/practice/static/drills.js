@@ -8,8 +8,9 @@ export function drillCards(drills, play) {
   return drills.filter((drill) => drill.status !== "closed").map((drill) => {
     const name = drill.techniqueName ?? drill.technique;
     const said = (drill.customerLines ?? []).at(-1);
+    const moment = drill.momentName && drill.momentName !== name ? drill.momentName : null;
     return h("li", { class: "drill card" },
-      h("p", { class: "over" }, h("bdi", {}, drill.momentName ?? name)),
+      moment ? h("p", { class: "over", dir: "auto" }, moment) : null,
       h("h3", {}, h("bdi", { class: "nummer" }, drill.technique), " ", h("span", { dir: "auto" }, name)),
       said ? h("blockquote", { class: "caller" },
         h("span", { class: "cite" }, say("drills.said")), h("span", { dir: "auto" }, said)) : null,

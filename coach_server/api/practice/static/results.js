@@ -11,9 +11,11 @@ const isScore = (value) => typeof value === "number";
 /** `+7`, `−3`, `0`: with a real minus sign. */
 export const signed = (delta) => (delta > 0 ? `+${delta}` : delta < 0 ? `−${-delta}` : "0");
 
-/** The page of `found`. `flow`: names of steps and what is open. `play(drill)`, `practise(stepId)`: what next. */
-export function resultPage(found, { flow, method, play, practise }) {
-  const parts = [honest(found), score(found)];
+/** The page of `found`. `drill`: what became of the moment that was played again, where it was one. `flow`: names of
+ * steps and what is open. `play(drill)`, `practise(stepId)`: what next. */
+export function resultPage(found, { drill, flow, method, play, practise }) {
+  const parts = [drill ? replayed(drill, play) : null, honest(found, drill), score(found)];
+  if (!found.method) return parts;
   parts.push(h("div", { class: "two" },
     h("div", { class: "stack" }, highlights(found.highlights ?? []), missed(found)),
     h("div", { class: "stack" }, advice(found, flow, practise), used(found, flow))));
@@ -29,9 +31,17 @@ export function resultPage(found, { flow, method, play, practise }) {
   return parts;
 }
 
-function honest(found) {
+function replayed(drill, play) {
+  const isClosed = drill.status === "closed";
+  return h("section", { class: "card replayed", id: "replayed", "data-status": drill.status },
+    h("p", { class: "remark" }, say(isClosed ? "result.drill_closed" : "result.drill_open")),
+    isClosed ? null : h("button", { type: "button", onclick: () => play(drill) }, say("drills.play")));
+}
+
+/** What keeps the figures from being sure. A drill is always too short to be scored as a talk. */
+function honest(found, drill) {
   const notes = [
-    found.insufficient ? say("result.insufficient") : null, found.provisional ? say("result.provisional") : null,
+    found.insufficient && !drill ? say("result.insufficient") : null, found.provisional ? say("result.provisional") : null,
   ].filter(Boolean);
   return notes.length ? h("div", { class: "notice plain", id: "honest" }, notes.map((note) => h("p", {}, note))) : null;
 }

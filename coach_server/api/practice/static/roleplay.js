@@ -241,15 +241,14 @@ function connection({ state }) {
 async function stop() {
   byId("stop").disabled = byId("to-results").disabled = true;
   try {
-    await session.stop();
-    await result();
+    await result(await session.stop());
   } catch (refusal) {
     notice(say("talk.failed", { message: refusal.message }));
   }
   byId("stop").disabled = byId("to-results").disabled = false;
 }
 
-async function result() {
+async function result(comes) {
   const mine = session;
   clearInterval(ticking);
   speech.stop();
@@ -258,22 +257,30 @@ async function result() {
   byId("analysis").focus({ preventScroll: true });
   scrollTo({ top: 0, behavior: calm() ? "auto" : "smooth" });
   try {
-    const found = await fetchFeedback(mine.path, announced);
+    const found = comes ? await fetchFeedback(mine.path, announced) : { insufficient: true };
     if (mine !== session) return;
     if (found === null) again(say("result.late"));
-    else showResult(found);
+    else showResult(found, await replayedDrill());
   } catch (refusal) {
     if (mine === session) again(say("result.failed", { message: refusal.message }));
   }
 }
 
 function again(text) {
-  const button = h("button", { type: "button", onclick: result }, say("result.retry"));
+  const button = h("button", { type: "button", onclick: () => result(true) }, say("result.retry"));
   fill(byId("analysis-body"), h("div", { class: "card" }, h("p", {}, text), button));
 }
 
-function showResult(found) {
+/** What became of the moment that this talk played again, if it did. */
+async function replayedDrill() {
+  if (!started.drill) return null;
+  const found = await ask(`/api/drills?${new URLSearchParams({ userId: userId() })}`).catch(() => null);
+  return found?.drills.find(({ id }) => id === started.drill.id) ?? started.drill;
+}
+
+function showResult(found, drill) {
   fill(byId("analysis-body"), resultPage(found, {
+    drill,
     flow,
     method: { name: started.methodName },
     play: (drill) => leave(() => playDrill(drill)),

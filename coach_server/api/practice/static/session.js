@@ -196,9 +196,11 @@ export class PracticeSession extends EventTarget {
     return Boolean(ack?.ok);
   }
 
-  stop() {
+  /** Stop. Resolves to whether there will be a result: not of a talk in which nothing was said. */
+  async stop() {
     clearInterval(this.beating);
-    return ask(`${this.path}/stop`, { method: "POST" });
+    const { feedbackQueued } = await ask(`${this.path}/stop`, { method: "POST" });
+    return feedbackQueued !== false;
   }
 
   close() {

@@ -1,0 +1,70 @@
+"""What happens in a simulation, written as it comes and in its order.
+
+The talk never waits for the database: what cannot be written now is held and tried again until it is, so that
+an outage costs nothing that was said. `settle` waits until everything is on disk.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import Awaitable, Callable
+
+from loguru import logger
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from coach_server.clock import Clock
+from coach_server.errors import StorageFailed
+from coach_server.storage.database import Database
+
+Write = Callable[[AsyncConnection], Awaitable[object]]
+RETRY_S = 1.0
+TOLD_EVERY = 30
+
+
+class Diary:
+    """One session's writes. `run` it in a task of the session's owner."""
+
+    def __init__(self, database: Database, clock: Clock, session_id: str) -> None:
+        self._database = database
+        self._clock = clock
+        self._id = session_id
+        self._waiting: deque[Write] = deque()
+        self._arrived = asyncio.Event()
+        self._written = asyncio.Event()
+        self._written.set()
+
+    def put(self, write: Write) -> None:
+        """`write` must be harmless when run again: after a lost connection nobody knows whether it got
+        through."""
+        self._waiting.append(write)
+        self._written.clear()
+        self._arrived.set()
+
+    async def settle(self) -> None:
+        """Return once everything that was put is on disk."""
+        await self._written.wait()
+
+    async def run(self) -> None:
+        failures = 0
+        while True:
+            await self._arrived.wait()
+            self._arrived.clear()
+            while self._waiting:
+                batch = list(self._waiting)
+                try:
+                    async with self._database.transaction() as conn:
+                        for write in batch:
+                            await write(conn)
+                except StorageFailed:
+                    failures += 1
+                    if failures % TOLD_EVERY == 1:
+                        logger.bind(session=self._id).warning(
+                            "What a simulation says could not be stored yet", waiting=len(batch)
+                        )
+                    await self._clock.sleep_until(self._clock.now() + RETRY_S)
+                    continue
+                failures = 0
+                for _ in batch:
+                    self._waiting.popleft()
+            self._written.set()

@@ -1,0 +1,189 @@
+"""The model fails in every way while somebody practises: the customer answers all the same, the session is
+scored all the same, and the score is looked at again when the model is back."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+import pytest
+
+from coach_server.app import Replacements
+from coach_server.services import breaker
+from coach_server.testing import ManualClock
+from tests.fakes import openai as fakes
+from tests.fakes.openai import FAULTS, HOSTILE, FakeOpenAI, Seen, Step
+from tests.serving import KEY, Server, serving
+from tests.trust.calling import now, until
+from tests.trust.talking import SELLER, SESSIONS, Talker, talking
+
+ANSWERS_WITHIN_S = 10.0
+NUMBER = re.compile(r"fault (\d+)\?")
+UNSAFE = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f\u200b\u2028\u2029\ud800-\udfff<>]")
+
+
+def model(fake: FakeOpenAI, **values: object) -> dict[str, Any]:
+    return {"OPENAI_API_KEY": "sk-test", "OPENAI_BASE_URL": fake.base_url, **values}
+
+
+def by_number(steps: list[Step]) -> Any:
+    """Whatever is asked in the session about fault n fails as n says."""
+
+    def choose(seen: Seen) -> Step | None:
+        found = NUMBER.findall(seen.user)
+        return steps[int(found[-1])] if found else None
+
+    return choose
+
+
+@pytest.mark.timeout(120)
+async def test_every_fault_of_the_vendor_leaves_the_customer_answering(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A session a fault on one server, whose breaker never opens, so that each fault is really met."""
+    monkeypatch.setattr(breaker.Breaker, "allow", lambda _: True)
+    async with FakeOpenAI() as fake, serving(tmp_path, **model(fake)) as server, talking(server) as talker:
+        fake.on_request = by_number(list(FAULTS.values()))
+
+        async def ask(number: int, name: str) -> None:
+            id = str((await talker.start("ann"))["sessionId"])
+            begun = now()
+            status, answer = await talker.message(id, f"How do you handle fault {number}?")
+            assert status == 200, (name, answer)
+            assert now() - begun < ANSWERS_WITHIN_S, name
+            reply = answer["reply"]
+            assert reply["text"].strip() and not UNSAFE.search(reply["text"]), name
+            assert (reply["source"], reply["degraded"]) == ("offline", True), name
+            status, told, _ = await talker.ask("GET", f"{SESSIONS}/{id}/status")
+            assert told["transcriptLength"] == 3, name
+
+        await asyncio.gather(*(ask(number, name) for number, name in enumerate(FAULTS)))
+        assert fake.calls >= len(FAULTS)
+
+
+@pytest.mark.timeout(120)
+async def test_a_streamed_answer_is_whole_whatever_the_vendor_does(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(breaker.Breaker, "allow", lambda _: True)
+    async with FakeOpenAI() as fake, serving(tmp_path, **model(fake)) as server, talking(server) as talker:
+        fake.on_request = by_number(list(FAULTS.values()))
+
+        async def ask(number: int, name: str) -> None:
+            id = str((await talker.start("ann"))["sessionId"])
+            said = {"text": f"How do you handle fault {number}?"}
+            headers = {"x-api-key": KEY, "Accept": "text/event-stream"}
+            url = f"{server.url}{SESSIONS}/{id}/message"
+            async with talker.http.post(url, json=said, headers=headers) as answer:
+                assert answer.status == 200, name
+                text = await answer.text()
+            assert '"type":"done"' in text and '"type":"error"' not in text, name
+            assert '"degraded":true' in text, name
+
+        await asyncio.gather(*(ask(number, name) for number, name in enumerate(FAULTS)))
+
+
+@pytest.mark.timeout(120)
+async def test_a_hostile_answer_of_the_model_is_not_shown_raw(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(breaker.Breaker, "allow", lambda _: True)
+    async with FakeOpenAI() as fake, serving(tmp_path, **model(fake)) as server, talking(server) as talker:
+        fake.on_request = by_number([Step(content=content) for content in HOSTILE.values()])
+
+        async def ask(number: int, name: str) -> None:
+            id = str((await talker.start("ann"))["sessionId"])
+            status, answer = await talker.message(id, f"How do you handle fault {number}?")
+            assert status == 200, (name, answer)
+            text = answer["reply"]["text"]
+            assert text.strip() and len(text) <= 2000 and not UNSAFE.search(text), (name, text[:200])
+
+        await asyncio.gather(*(ask(number, name) for number, name in enumerate(HOSTILE)))
+
+
+@pytest.mark.parametrize(
+    "fault",
+    ["429", "500", "hang", "cut", "garbage", "refusal", "wrong JSON", "finish_reason length"],
+)
+@pytest.mark.timeout(60)
+async def test_a_model_that_fails_while_scoring_leaves_a_provisional_score_by_rules(
+    tmp_path: Path, fault: str
+) -> None:
+    async with FakeOpenAI() as fake, serving(tmp_path, **model(fake)) as server, talking(server) as talker:
+        fake.on_request = lambda seen: FAULTS[fault] if is_assessment(seen) else None
+        _, feedback = await talker.practise("ann", *SELLER)
+        assert (feedback["source"], feedback["provisional"]) == ("offline", True)
+        assert 0 <= feedback["overallScore"] <= 100 and feedback["drills"]
+
+
+def is_assessment(seen: Seen) -> bool:
+    return seen.schema_name is not None and "assess" in seen.schema_name
+
+
+@pytest.mark.timeout(90)
+async def test_over_fifty_analyses_an_hour_rules_judge_and_the_model_again_when_there_is_room(
+    tmp_path: Path,
+) -> None:
+    clock = ManualClock()
+    async with (
+        FakeOpenAI() as fake,
+        serving(tmp_path, Replacements(clock=clock), **model(fake)) as server,
+        talking(server) as talker,
+    ):
+        fake.on_request = lambda seen: None if is_assessment(seen) else fakes.status(400)
+        first, judged = await talker.practise("ann", *SELLER)
+        assert (judged["source"], judged["provisional"]) == ("openai", False)
+        answers = [await talker.ask("POST", f"{SESSIONS}/{first}/analyze") for _ in range(51)]
+        assert [status for status, _, _ in answers].count(200) <= 49
+        status, refused, headers = answers[-1]
+        assert (status, refused["code"]) == (429, "RATE_LIMITED") and int(headers["Retry-After"]) > 0
+        second, by_rules = await talker.practise("ann", *SELLER[1:], SELLER[0])
+        assert (by_rules["source"], by_rules["provisional"]) == ("offline", True)
+        _, other = await talker.practise("bob", *SELLER)
+        assert (other["source"], other["provisional"]) == ("openai", False)
+
+        async def again() -> bool:
+            await clock.advance(120)
+            return not (await talker.feedback(second))["provisional"]
+
+        await until(again, within_s=60)
+        assert (await talker.feedback(second))["source"] == "openai"
+        assert clock.now() - 1_700_000_000 >= 3600
+
+
+async def test_the_thousandth_event_of_a_minute_is_the_last_one_and_the_refusal_says_how_long(
+    tmp_path: Path,
+) -> None:
+    async with (
+        serving(tmp_path, Replacements(clock=ManualClock())) as server,
+        talking(server) as talker,
+    ):
+        id = str((await talker.start("ann"))["sessionId"])
+        other = str((await talker.start("ann"))["sessionId"])
+        full = await flood(server, id, 1010)
+        assert full.count(429) == 10 and full.count(200) == 1000
+        said = {"speaker": "user", "message": "one more"}
+        status, refused, headers = await talker.ask("POST", f"{SESSIONS}/{id}/transcript", said)
+        assert (status, refused["code"]) == (429, "RATE_LIMITED") and int(headers["Retry-After"]) >= 1
+        assert (await talker.message(id, "one more"))[0] == 429
+        assert (await talker.say(other, "and here?"))[0] == 200
+        status, told, _ = await talker.ask("GET", f"{SESSIONS}/{id}/status")
+        assert told["transcriptLength"] == 1001  # with the customer's opening
+        clock = server.coaching.clock
+        assert isinstance(clock, ManualClock)
+        await clock.advance(1.0)
+        assert (await talker.say(id, "now again"))[0] == 200
+
+
+async def flood(server: Server, id: str, count: int) -> list[int]:
+    async with aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=20)) as http:
+        talker = Talker(server, http)
+
+        async def lane(numbers: range) -> list[int]:
+            return [(await talker.say(id, f"word {number}"))[0] for number in numbers]
+
+        lanes = [lane(range(first, count, 20)) for first in range(20)]
+        return [status for done in await asyncio.gather(*lanes) for status in done]
