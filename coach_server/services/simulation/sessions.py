@@ -112,6 +112,7 @@ class Simulations:
             director=director,
             connect=connect,
             on_end=self._ended,
+            on_leave=self._left,
             on_gone=self._gone,
             nods=nods,
         )
@@ -137,10 +138,11 @@ class Simulations:
     async def drain(self) -> None:
         """Save every session and let go of it: another instance, or this one after its restart, goes on."""
         self._draining = True
-        for live in [*self._live.values()]:
+        leaving = [*self._live.values()]
+        for live in leaving:
             live.leave()
-        while self._live:
-            await asyncio.sleep(0.01)
+        for live in leaving:
+            await live.finished.wait()
 
     @property
     def active(self) -> int:
@@ -201,32 +203,38 @@ class Simulations:
             persona = self._personas.persona(wanted or scenario.persona_id)
         return Cast(persona, scenario, self._personas.domain(persona.domain))
 
-    async def admit(self, session_id: str, principal: Principal | None, ticket: str | None) -> Simulation:
-        """Who may open a session's socket: its trainee, the API key, or whoever brings the ticket of its
-        `wsUrl`, once. Raises NotFound, Conflict (it is over)."""
+    async def admit(self, session_id: str, principal: Principal | None, ticket: str | None) -> str:
+        """Whether somebody may open a session's socket: its trainee, the API key, or whoever brings the
+        ticket of its `wsUrl`. Each ticket works once; the answer is the next one. Raises NotFound, Conflict
+        (it is over)."""
         if not ID.fullmatch(session_id):
             raise unknown()
+        following = secrets.token_urlsafe(24)
         async with self._database.transaction() as conn:
             row = await simulations.load(conn, session_id, to_change=True)
-            if row is None:
+            if row is None or not (_may(principal, row) or self._is_ticket(row, ticket)):
                 raise unknown()
-            if principal is not None and may_act(principal, row):
-                return row
-            fresh = row.created_at + TICKET_S > self._clock.now()
-            if ticket is None or row.ticket_digest is None or not fresh:
-                raise unknown()
-            if not hmac.compare_digest(row.ticket_digest, _digest(ticket)):
-                raise unknown()
-            await simulations.change(conn, session_id, ticket_digest=None)
-        return row
+            if row.status == "ended":
+                raise Conflict("This session is over.")
+            await simulations.change(conn, session_id, ticket_digest=_digest(following))
+        return following
 
-    async def carry(self, session_id: str, wire: ClientWire) -> None:
+    def _is_ticket(self, row: Simulation, ticket: str | None) -> bool:
+        if ticket is None or row.ticket_digest is None or row.created_at + TICKET_S < self._clock.now():
+            return False
+        return hmac.compare_digest(row.ticket_digest, _digest(ticket))
+
+    @property
+    def is_draining(self) -> bool:
+        return self._draining
+
+    async def carry(self, session_id: str, wire: ClientWire, next_ticket: str = "") -> None:
         """Serve a client that was admitted, until it is gone or the session is over and scored. Raises
         Conflict (over, or another instance has it), Unavailable, ProviderError, StorageFailed."""
         if self._draining:
             raise Unavailable("The server is restarting.", retry_after_s=5)
         live = await self._find(session_id)
-        await live.carry(wire)
+        await live.carry(wire, next_ticket)
 
     async def _find(self, session_id: str) -> LiveSimulation:
         """The live session, taken up from its row if need be."""
@@ -348,6 +356,11 @@ class Simulations:
                 await order_score(conn, live.id, now)
         live.row = ended
 
+    async def _left(self, live: LiveSimulation) -> None:
+        """Another instance may take it at once."""
+        async with self._database.transaction() as conn:
+            await simulations.release(conn, live.id, owner=self._node)
+
     def _gone(self, live: LiveSimulation) -> None:
         if self._live.get(live.id) is live:
             del self._live[live.id]
@@ -424,6 +437,10 @@ def _language(cast: Cast, wanted: str | None, default: str) -> str:
             raise Invalid(f"This persona speaks {speaks}.", field="language")
         return wanted
     return default if default in cast.persona.languages else cast.persona.languages[0]
+
+
+def _may(principal: Principal | None, row: Simulation) -> bool:
+    return principal is not None and may_act(principal, row)
 
 
 def _digest(ticket: str) -> str:
