@@ -4,8 +4,8 @@
     bare       the least that speaks both protocols: parse, rename, write
     pipe       frames as they are, both ways: no protocol, no check
 
-Only the socket in front of the client is not the server's own handler. `FAST` lifts the pace and the allowance,
-so that the pumps can be saturated.
+Only the socket in front of the client is not the server's own handler. `FAST` lifts the pace and the
+allowance, so that the pumps can be saturated.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """The voice relay: frames a second of one core, and what it adds to the way of a frame, beside a bare relay.
 
-A client sends 40 ms of audio with the time in it; the model's stand-in sends the same audio back; so each frame
-goes through both pumps, and its age at the end is the way there and back. `direct` is the same way without a
-relay in between. Clients and model are in this process, the relay is alone on its core.
+A client sends 40 ms of audio with the time in it; the model's stand-in sends the same audio back; so each
+frame goes through both pumps, and its age at the end is the way there and back. `direct` is the same way
+without a relay in between. Clients and model are in this process, the relay is alone on its core.
 """
 
 from __future__ import annotations
@@ -91,6 +91,13 @@ async def upstream() -> AsyncIterator[str]:
     async def serve(request: web.Request) -> web.WebSocketResponse:
         socket = web.WebSocketResponse(compress=False)
         await socket.prepare(request)
+        try:
+            await talk(socket)
+        except ConnectionError:
+            pass  # the client went while its audio was on its way back
+        return socket
+
+    async def talk(socket: web.WebSocketResponse) -> None:
         async for message in socket:
             text = message.data
             if (at := text.find('"audio":"')) >= 0 and "append" in text[:45]:
@@ -99,7 +106,6 @@ async def upstream() -> AsyncIterator[str]:
                 await socket.send_str(text)  # a client without a relay, or behind a pipe
             elif "session.update" in text[:40]:
                 await socket.send_str('{"type":"session.updated","session":{}}')
-        return socket
 
     app = web.Application()
     app.router.add_get("/v1/realtime", serve)

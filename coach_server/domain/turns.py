@@ -85,6 +85,14 @@ def phase_after(method: Methodology, phase: int, turn: Turn, before: Sequence[Tu
     return phase_reached(method, phase, turn.uses)
 
 
+def phase_said_in(method: Methodology, before: int, after: int, uses: Sequence[TechniqueUse]) -> int:
+    """Where a turn counts that took a talk from one phase to another: where it led, unless something in it
+    has its place only where it came from."""
+    used = [known for use in uses if (known := method.find(use.id)) is not None]
+    stays = any(before in known.phases and after not in known.phases for known in used)
+    return before if stays else after
+
+
 def phase_reached(method: Methodology, phase: int, uses: Sequence[TechniqueUse]) -> int:
     """The phase after `phase` when one of these techniques belongs beyond it, or is the step that an opening
     ends with; else `phase`."""

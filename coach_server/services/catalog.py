@@ -34,7 +34,7 @@ class Catalog:
     heads: Mapping[str, MethodHead]
     prompts: Prompts
     methods: Methodologies
-    compiled: Mapping[tuple[str, str], MethodCues]
+    compiled: dict[tuple[str, str], MethodCues]
     scenarios: Scenarios
     customers: CustomerWords
 

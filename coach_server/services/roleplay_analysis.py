@@ -39,6 +39,7 @@ from coach_server.storage.roleplays import Session, StepRow
 # A provisional score is looked at again so often, the first time after so long, then after twice as long.
 MOST_AGAIN = 3
 AGAIN_AFTER_S = 600.0
+UNKEPT = "…"
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,7 +120,7 @@ class RoleplayAnalysis:
             session = await roleplays.load(conn, session_id)
             if session is None or not session.is_over:
                 return None
-            turns = turns_of(await roleplays.all_messages(conn, session_id))
+            turns = _spoken(turns_of(await roleplays.all_messages(conn, session_id)))
             steps = await roleplays.steps(conn, session_id)
             previous = await practice.previous_scores(conn, session)
         method = self._store.method(session)
@@ -314,6 +315,11 @@ def _scored_steps(scored: Scored, now: float) -> list[StepRow]:
         )
         rows.append(replace(row, technique_score=score, technique_used=True))
     return rows
+
+
+def _spoken(turns: Sequence[Turn]) -> list[Turn]:
+    """Turns whose words were not kept count as said: what was read in them is there."""
+    return [turn if turn.text else replace(turn, text=UNKEPT) for turn in turns]
 
 
 def _previous(found: practice.Feedback | None) -> PreviousScores | None:

@@ -23,7 +23,7 @@ from coach_server.domain.methodology import Methodology
 from coach_server.domain.persona import Scenario, Script
 from coach_server.domain.roleplay import LOOK_BACK
 from coach_server.domain.transcript import Speaker, Utterance
-from coach_server.domain.turns import TechniqueUse, Turn
+from coach_server.domain.turns import TechniqueUse, Turn, phase_said_in
 from coach_server.errors import CoachError, Conflict, NotFound, RateLimited, StorageFailed, Unavailable
 from coach_server.services.access import Principal
 from coach_server.services.avatars import Avatars
@@ -176,8 +176,7 @@ class RoleplayTalk:
         utterance = Utterance(sequence, SPEAKERS[said.speaker], said.text, said_at, now)
         turn = turn_from(reading, utterance, opened.machine.talk_phase)
         opened.effects += opened.machine.hear(method, turn, before, session.language, now)
-        # Where the seller's own words brought the talk is where they were said.
-        turn = replace(turn, phase=opened.machine.talk_phase)
+        turn = replace(turn, phase=phase_said_in(method, turn.phase, opened.machine.talk_phase, turn.uses))
         if turn.is_seller:
             customer = Customer.from_dict(opened.state["customer"], method)
             customer.hear(turn.uses, turn.phase, turn.themes)

@@ -264,7 +264,7 @@ async def test_a_drill_of_the_result_is_played_at_once(server: Server) -> None:
         assert talk.faults == []
 
 
-DELTAS = [(-3, "−3", "down"), (7, "+7", "up"), (0, "Evenveel", "same"), (None, "eerste gesprek", "")]
+DELTAS = [(-3, "−3", "down"), (7, "+7", "up"), (0, "Evenveel", "same"), (None, "Geen score", "")]
 
 
 @pytest.mark.parametrize(("delta", "shown", "kind"), DELTAS, ids=["worse", "better", "equal", "first"])

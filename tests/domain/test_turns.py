@@ -4,8 +4,20 @@ from __future__ import annotations
 
 from itertools import pairwise
 
-from coach_server.domain.turns import RANK, Quality, best, last_attitude, seller_turns
-from tests.domain.talks import customer, seller, talk
+import pytest
+
+from coach_server.domain.methodology import Methodology
+from coach_server.domain.turns import (
+    RANK,
+    Quality,
+    best,
+    last_attitude,
+    phase_after,
+    phase_said_in,
+    seller_turns,
+)
+from coach_server.services.methodologies import Methodologies
+from tests.domain.talks import customer, method, seller, talk
 
 
 def test_qualities_rank_from_missed_to_perfect() -> None:
@@ -47,3 +59,25 @@ def test_a_last_turn_without_an_attitude_does_not_bring_an_older_one_back() -> N
 
 def test_without_a_customer_there_is_no_attitude() -> None:
     assert last_attitude(talk(seller("Dag.", 1))) is None
+
+
+def test_a_turn_counts_where_it_led_the_talk() -> None:
+    asked = seller("Hoeveel mensen?", 1, ("2.1.1", "goed"))
+    assert phase_said_in(method(), 1, 2, asked.uses) == 2
+
+
+def test_a_turn_with_something_that_has_its_place_only_before_counts_there() -> None:
+    both = seller("Fijn dat u tijd maakt, vertelt u eens?", 1, ("1.1", "goed"), ("1.4", "goed"))
+    assert phase_said_in(method(), 1, 2, both.uses) == 1
+
+
+@pytest.mark.parametrize("known", Methodologies.load().all(), ids=lambda known: known.id)
+def test_every_phase_of_a_method_is_reached_from_the_one_before(known: Methodology) -> None:
+    for phase in known.flow[1:]:
+        before = known.flow[known.flow.index(phase) - 1].id
+        found = seller("Woorden.", before, (known.steps_of(phase.id)[0].id, "goed"))
+        assert phase_after(known, before, found, []) == phase.id
+
+
+def test_after_the_last_phase_a_talk_stays_there() -> None:
+    assert phase_after(method(), 4, seller("Dan beginnen we?", 4, ("4.1", "perfect")), []) == 4

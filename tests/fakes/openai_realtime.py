@@ -132,7 +132,7 @@ class Refused(Exception):
 
 class Connection:
     """One session. `audio` is what was appended, `received` every message but those, `items` the conversation
-    in order, `made_ms` the audio of each answer's item."""
+    in order, `made_ms` the audio of each answer's item. `deaf`: it reads nothing any more."""
 
     def __init__(self, fake: FakeRealtime, socket: web.WebSocketResponse, request: web.Request) -> None:
         self.fake = fake
@@ -149,6 +149,7 @@ class Connection:
         self.responses = 0
         self.wanted = 0
         self.closed = False
+        self.deaf = False
         self._request = request
         self._ids = itertools.count(1)
         self._cancel = asyncio.Event()
@@ -252,6 +253,8 @@ class Connection:
             async for message in self.socket:
                 if message.type is WSMsgType.TEXT and not self.fake.silent:
                     await self._take(json.loads(message.data))
+                if self.deaf:
+                    await asyncio.Event().wait()
                 self.fake.changed()
         except ConnectionError:
             pass

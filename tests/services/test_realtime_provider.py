@@ -14,6 +14,7 @@ from coach_server.domain.simulation.talk import Role
 from coach_server.errors import ProviderError, ProviderTimeout
 from coach_server.providers.llm import Usage
 from coach_server.providers.realtime import (
+    Audio,
     AudioOut,
     Connection,
     EndRequested,
@@ -177,9 +178,9 @@ async def test_audio_arrives_unchanged_and_an_empty_piece_is_not_sent(
 ) -> None:
     talk = await open_talk()
     pcm = tone(100)
-    await talk.send_audio(pcm[:2400])
-    await talk.send_audio(b"")
-    await talk.send_audio(pcm[2400:])
+    await talk.send_audio(Audio.of(pcm[:2400]))
+    await talk.send_audio(Audio.of(b""))
+    await talk.send_audio(Audio.of(pcm[2400:]))
     connection = await fake.connection()
     await fake.until(lambda: len(connection.audio) == len(pcm))
     assert bytes(connection.audio) == pcm
@@ -269,7 +270,7 @@ async def test_transcribing_is_counted(
 async def test_a_turn_is_told_with_its_place_in_the_audio(fake: FakeRealtime, open_talk: Opener) -> None:
     talk = await open_talk()
     connection = await fake.connection()
-    await talk.send_audio(tone(500))
+    await talk.send_audio(Audio.of(tone(500)))
     await fake.until(lambda: len(connection.audio) == 24_000)
     item = await connection.speech("Hallo.")
     events = await until(talk, Heard)
@@ -578,6 +579,26 @@ async def test_what_was_cut_off_is_carried_over_as_it_was_heard(
     assert second.said() == [("assistant", "een twee…")]
 
 
+async def test_a_vendor_that_takes_no_more_audio_is_hung_up_on(
+    fake: FakeRealtime, open_talk: Opener, clock: ManualClock
+) -> None:
+    talk = await open_talk()
+    connection = await fake.connection()
+    connection.deaf = True
+    second = Audio.of(tone(1000))
+
+    async def speak() -> None:
+        while not connection.closed:
+            await talk.send_audio(second)
+
+    speaking = asyncio.create_task(speak())
+    resumed = asyncio.create_task(until(talk, Resumed))
+    while not resumed.done():
+        await clock.advance(1.0)
+    assert [event.retryable for event in of(await resumed, Lost)] == [True]
+    speaking.cancel()
+
+
 async def test_words_typed_while_the_line_is_down_come_in_with_the_next(
     fake: FakeRealtime, open_talk: Opener, clock: ManualClock
 ) -> None:
@@ -585,7 +606,7 @@ async def test_words_typed_while_the_line_is_down_come_in_with_the_next(
     fake.refuse_with = 503
     (await fake.connection()).drop()
     await until(talk, Lost)
-    await talk.send_audio(tone(20))
+    await talk.send_audio(Audio.of(tone(20)))
     await talk.send_text("Hoort u mij?")
     await talk.respond()
     fake.refuse_with = None
@@ -701,7 +722,7 @@ async def test_closing_ends_the_events_and_hangs_up(fake: FakeRealtime, model: O
     await talk.close()
     assert await reading == []
     await fake.until(lambda: connection.closed)
-    await talk.send_audio(tone(20))
+    await talk.send_audio(Audio.of(tone(20)))
     await talk.close()
 
 

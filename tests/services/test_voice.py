@@ -17,13 +17,15 @@ from typing import Any
 
 import aiohttp
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from loguru import logger
 
 from coach_server.domain.simulation.talk import Role
-from coach_server.providers.realtime import EndRequested, Lost, RealtimeSpec, Resumed
+from coach_server.providers.realtime import Audio, EndRequested, Lost, RealtimeSpec, Resumed
 from coach_server.providers.realtime.openai import OpenAIConnection, OpenAIRealtime
 from coach_server.services.live import Alarm
-from coach_server.services.simulation.client_audio import MAX_BYTES, Allowance, pcm_of
+from coach_server.services.simulation.client_audio import MAX_BYTES, Allowance, audio_of
 from coach_server.services.simulation.outbound import MOST_FRAMES, Outbound
 from coach_server.services.simulation.playback import Playback
 from coach_server.services.simulation.steering import Steering, new_tag
@@ -348,17 +350,33 @@ async def test_a_bad_frame_is_refused_and_changes_nothing(stage: Stage, frame: s
 
 
 def test_the_largest_piece_of_audio_is_taken_and_no_larger_one() -> None:
-    assert pcm_of(base64.b64encode(bytes(MAX_BYTES)).decode()) == bytes(MAX_BYTES)
-    assert pcm_of(base64.b64encode(bytes(MAX_BYTES + 2)).decode()) is None
+    largest = audio_of(base64.b64encode(bytes(MAX_BYTES)).decode())
+    assert largest is not None and largest.pcm == bytes(MAX_BYTES)
+    assert audio_of(base64.b64encode(bytes(MAX_BYTES + 2)).decode()) is None
+
+
+@given(st.binary(max_size=60), st.text(alphabet='ABCxyz019+/=-_ \n"é', max_size=24))
+def test_base64_is_told_from_other_text_without_decoding_it(pcm: bytes, text: str) -> None:
+    whole = pcm if len(pcm) % 2 == 0 else pcm[:-1]
+    audio = Audio.of_base64(base64.b64encode(whole).decode())
+    assert (audio.size, audio.pcm) == (len(whole), whole)
+    try:
+        size = len(base64.b64decode(text, validate=True))
+    except ValueError:
+        size = 1
+    if size % 2:
+        with pytest.raises(ValueError):
+            Audio.of_base64(text)
+    else:
+        assert Audio.of_base64(text).size == size
 
 
 def test_audio_comes_in_real_time_and_one_buffer_beyond_it() -> None:
     allowance = Allowance(1000.0, at=0.0)
-    second = bytes(48_000)
-    assert allowance.take(second, 0.0)
-    assert not allowance.take(bytes(96), 0.0)
-    assert allowance.take(bytes(96), 0.1)
-    assert allowance.take(second, 2.0)
+    assert allowance.take(1000.0, 0.0)
+    assert not allowance.take(2.0, 0.0)
+    assert allowance.take(2.0, 0.1)
+    assert allowance.take(1000.0, 2.0)
 
 
 async def test_a_client_that_sends_too_much_is_told_and_the_rest_is_left_out(clock: ManualClock) -> None:
@@ -570,9 +588,21 @@ async def test_a_client_whose_socket_breaks_is_gone(stage: Stage) -> None:
 
 
 async def test_a_client_that_does_not_read_is_given_up(clock: ManualClock) -> None:
-    async with staged(clock, VoiceLimits(send_s=0.1)) as stage:
+    async with staged(clock, VoiceLimits(send_s=10)) as stage:
         stage.client.stuck = True
-        stage.voice.send({"type": "ready"})
+        stage.voice.send({"type": "attitude"})
+        await clock.advance(9)
+        assert stage.carrying is not None and not stage.carrying.done()
+        await clock.advance(7)
+        assert await stage.end() is CarryEnd.CLIENT_SLOW
+
+
+async def test_a_client_for_which_too_many_frames_wait_is_given_up(clock: ManualClock) -> None:
+    async with staged(clock, VoiceLimits(send_s=10)) as stage:
+        stage.client.stuck = True
+        for _ in range(MOST_FRAMES + 2):
+            stage.voice.send({"type": "attitude"})
+        await clock.advance(6)
         assert await stage.end() is CarryEnd.CLIENT_SLOW
 
 
@@ -580,7 +610,7 @@ def test_a_queue_of_audio_drops_its_oldest_and_never_grows() -> None:
     playback = Playback()
     out = Outbound(playback, lead_ms=100, queue_ms=1000)
     for _ in range(100):
-        out.put_audio("a", tone(100))
+        out.put_audio("a", Audio.of(tone(100)))
     assert out.dropped_ms == 9000
     assert playback.made_ms("a") == 1000
 

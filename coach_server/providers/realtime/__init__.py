@@ -14,9 +14,9 @@ from typing import Protocol, TypeAlias
 from coach_server.domain.simulation.talk import Role
 from coach_server.errors import ProviderError
 from coach_server.providers.llm import Usage
+from coach_server.providers.realtime.audio import BYTES_PER_MS, RATE, Audio
 
-RATE = 24_000
-BYTES_PER_MS = RATE * 2 // 1000
+__all__ = ["BYTES_PER_MS", "RATE", "Audio"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,10 +38,14 @@ class RealtimeSpec:
 
 @dataclass(frozen=True, slots=True)
 class AudioOut:
-    """The customer's voice: 16-bit little-endian mono PCM at 24 kHz."""
+    """The customer's voice."""
 
-    pcm: bytes
+    audio: Audio
     item_id: str
+
+    @property
+    def pcm(self) -> bytes:
+        return self.audio.pcm
 
 
 @dataclass(frozen=True, slots=True)
@@ -153,8 +157,8 @@ class Connection(Protocol):
     @property
     def provider(self) -> str: ...
 
-    async def send_audio(self, pcm: bytes) -> None:
-        """Audio of the trainee, format as in `AudioOut`."""
+    async def send_audio(self, audio: Audio) -> None:
+        """Audio of the trainee."""
         ...
 
     async def send_text(self, text: str) -> None:

@@ -59,12 +59,18 @@ class Mail:
     _reader: asyncio.Future[None] | None = None
     _room: asyncio.Event = field(default_factory=asyncio.Event)
 
-    async def put(self, event: RealtimeEvent) -> None:
-        while len(self._events) >= self.limit:
-            self._room.clear()
-            await self._room.wait()
+    def offer(self, event: RealtimeEvent) -> bool:
+        """Whether there was room for it."""
+        if len(self._events) >= self.limit:
+            return False
         self._events.append(event)
         self._wake()
+        return True
+
+    async def put(self, event: RealtimeEvent) -> None:
+        while not self.offer(event):
+            self._room.clear()
+            await self._room.wait()
 
     async def take(self) -> RealtimeEvent | None:
         """The next event; None when there will be no more."""

@@ -24,7 +24,17 @@ from yarl import URL
 from coach_server.clock import Clock
 from coach_server.domain.simulation.talk import Role
 from coach_server.errors import ProviderError, ProviderTimeout
-from coach_server.providers.realtime import Expiring, Heard, Lost, RealtimeEvent, RealtimeSpec, Resumed
+from coach_server.providers.realtime import (
+    BYTES_PER_MS,
+    Audio,
+    AudioOut,
+    Expiring,
+    Heard,
+    Lost,
+    RealtimeEvent,
+    RealtimeSpec,
+    Resumed,
+)
 from coach_server.providers.realtime import openai_wire as wire
 from coach_server.providers.realtime.carried import Mail, Said
 from coach_server.providers.stt import handshake
@@ -32,6 +42,8 @@ from coach_server.providers.stt import handshake
 BASE_URL = "wss://api.openai.com/v1/realtime"
 CONNECT_S = 5.0
 HEARTBEAT_S = 20.0
+STUCK_S = 5.0
+HANG_UP_S = 3.0
 RENEW_AFTER_S = 55 * 60.0
 RENEW_BY_S = 58 * 60.0
 WAITS_S = (0.0, 0.5, 1.0, 2.0, 4.0)
@@ -90,9 +102,10 @@ class OpenAIRealtime:
         try:
             async with asyncio.timeout(self.times.connect_s):
                 socket = await self._upgrade()
-                line = Line(socket, wire.Reading(self.model, self.transcribe_model, spec.reasons))
+                reading = wire.Reading(self.model, self.transcribe_model, spec.reasons)
+                line = Line(socket, reading, self.clock)
                 await line.send(wire.session_update(spec, self.transcribe_model))
-                await line.until_ready(self.clock)
+                await line.until_ready()
         except BaseException as error:
             if socket is not None:
                 await socket.close()
@@ -114,26 +127,48 @@ class OpenAIRealtime:
 
 @dataclass(slots=True)
 class Line:
-    """One socket and what was read from it."""
+    """One socket and what was read from it. `sending_since`: a frame has been waiting from then on."""
 
     socket: aiohttp.ClientWebSocketResponse
     reading: wire.Reading
+    clock: Clock
     opened_at: float = 0.0
     wants_answer: bool = False
+    sending_since: float | None = None
 
     @property
     def quiet(self) -> bool:
         return not (self.reading.responding or self.reading.user_speaking or self.wants_answer)
 
     async def send(self, frame: str) -> None:
-        await handshake.send(self.socket, frame)
+        """Raises ProviderError. It has no limit of its own, a timer for each frame costs as much as sending
+        it: `is_stuck` is asked now and then instead."""
+        if self.sending_since is None:
+            self.sending_since = self.clock.now()
+        try:
+            await self.socket.send_str(frame)
+        except (aiohttp.ClientError, ConnectionError, OSError) as error:
+            raise ProviderError("The speech model closed the line.", retryable=True) from error
+        finally:
+            self.sending_since = None
 
-    async def until_ready(self, clock: Clock) -> None:
+    def is_stuck(self) -> bool:
+        return self.sending_since is not None and self.clock.now() >= self.sending_since + STUCK_S
+
+    async def hang_up(self) -> None:
+        """A vendor that reads nothing does not take our goodbye either."""
+        try:
+            async with asyncio.timeout(HANG_UP_S):
+                await self.socket.close()
+        except TimeoutError:
+            pass
+
+    async def until_ready(self) -> None:
         while not self.reading.ready:
             message = await self.socket.receive()
             if message.type is not aiohttp.WSMsgType.TEXT:
                 raise closed(self.socket)
-            for event in self.understand(message.data, clock.now()):
+            for event in self.understand(message.data, self.clock.now()):
                 if isinstance(event, Lost):
                     raise event.error
             if self.reading.refused:
@@ -189,9 +224,9 @@ class OpenAIConnection:
         while (event := await self._events.take()) is not None:
             yield event
 
-    async def send_audio(self, pcm: bytes) -> None:
-        if pcm:
-            await self._send(wire.append(pcm))
+    async def send_audio(self, audio: Audio) -> None:
+        if audio.size:
+            await self._send(wire.append(audio))
 
     async def send_text(self, text: str) -> None:
         self._said.add("", Role.TRAINEE, text)
@@ -212,9 +247,10 @@ class OpenAIConnection:
 
     async def truncate(self, item_id: str, heard_ms: int) -> None:
         line = self._line
-        made = line.reading.made_ms.get(item_id) if line is not None else None
-        if made is None:
+        made_bytes = line.reading.made_bytes.get(item_id) if line is not None else None
+        if made_bytes is None:
             return  # of a line that is gone: the new one never heard of the item
+        made = made_bytes // BYTES_PER_MS
         heard = max(0, min(heard_ms, made))
         self._said.cut(item_id, heard, made)
         await self._send(wire.truncate(item_id, heard))
@@ -237,12 +273,13 @@ class OpenAIConnection:
             await line.send(frame)
         except ProviderError:
             # The reader sees the closed socket and opens another line.
-            await line.socket.close()
+            await line.hang_up()
 
     async def _run(self) -> None:
         try:
             async with asyncio.TaskGroup() as group:
-                keepers = [group.create_task(self._renew()), group.create_task(self._release())]
+                tasks = (self._renew(), self._release(), self._watch())
+                keepers = [group.create_task(task) for task in tasks]
                 await self._read()
                 for keeper in keepers:
                     keeper.cancel()
@@ -271,7 +308,12 @@ class OpenAIConnection:
         async for message in line.socket:
             if message.type is not aiohttp.WSMsgType.TEXT:
                 continue
-            for event in line.understand(message.data, self._clock.now()):
+            events = line.understand(message.data, self._clock.now())
+            if len(events) == 1 and isinstance(events[0], AudioOut) and self._line is line:
+                if not self._events.offer(events[0]):
+                    await self._events.put(events[0])
+                continue
+            for event in events:
                 if isinstance(event, Lost):
                     return event
                 if self._line is line:
@@ -316,6 +358,14 @@ class OpenAIConnection:
                     await self._pass_on(event)
                 self._waiting.set()
 
+    async def _watch(self) -> None:
+        """Hang up on a vendor that takes no more audio; the reader then opens another line."""
+        while True:
+            await self._clock.sleep_until(self._clock.now() + STUCK_S / 2)
+            line = self._line
+            if line is not None and line.is_stuck():
+                await line.hang_up()
+
     async def _renew(self) -> None:
         while True:
             line = self._line
@@ -341,11 +391,11 @@ class OpenAIConnection:
                 raise ProviderError("The line was lost while it was renewed.", retryable=True)
             await self._fill(new)
         except BaseException:
-            await new.socket.close()
+            await new.hang_up()
             raise
         new.wants_answer = not old.quiet
         self._line = new
-        await old.socket.close()
+        await old.hang_up()
         if new.wants_answer:
             await self._ask(new)
 
@@ -390,7 +440,7 @@ class OpenAIConnection:
         try:
             await self._fill(line)
         except BaseException:
-            await line.socket.close()
+            await line.hang_up()
             raise
         return line
 
@@ -404,4 +454,4 @@ class OpenAIConnection:
     async def _hang_up(self) -> None:
         line, self._line = self._line, None
         if line is not None:
-            await line.socket.close()
+            await line.hang_up()

@@ -6,7 +6,6 @@ generation of names (`response.audio.delta`, …) are understood as well; compat
 
 from __future__ import annotations
 
-import base64
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -19,8 +18,8 @@ from coach_server.domain.simulation.talk import Role
 from coach_server.errors import ProviderError
 from coach_server.providers.llm import Usage
 from coach_server.providers.realtime import (
-    BYTES_PER_MS,
     RATE,
+    Audio,
     AudioOut,
     EndRequested,
     Heard,
@@ -102,9 +101,9 @@ def _end_tool(spec: RealtimeSpec) -> dict[str, Any]:
     }
 
 
-def append(pcm: bytes) -> str:
+def append(audio: Audio) -> str:
     # Written by hand: this is the hot path, and base64 needs no escaping.
-    return f'{{"type":"input_audio_buffer.append","audio":"{base64.b64encode(pcm).decode()}"}}'
+    return f'{{"type":"input_audio_buffer.append","audio":"{audio.base64}"}}'
 
 
 def item(role: str, text: str) -> str:
@@ -151,7 +150,7 @@ class Reading:
     responding: bool = False
     user_speaking: bool = False
     refused: str = ""
-    made_ms: dict[str, int] = field(default_factory=dict)
+    made_bytes: dict[str, int] = field(default_factory=dict)
     _stopped_at: dict[str, int] = field(default_factory=dict)
     _drafts: dict[str, list[str]] = field(default_factory=dict)
     _calls: dict[str, str] = field(default_factory=dict)
@@ -223,12 +222,9 @@ class Reading:
                 return []
 
     def _audio(self, message: Mapping[str, Any]) -> list[RealtimeEvent]:
-        pcm = base64.b64decode(message["delta"], validate=True)
-        if len(pcm) % 2:
-            raise ValueError("half a sample")
-        item_id = message["item_id"]
-        _keep(self.made_ms, item_id, self.made_ms.get(item_id, 0) + len(pcm) // BYTES_PER_MS)
-        return [AudioOut(pcm, item_id)]
+        audio, item_id = Audio.of_base64(message["delta"]), message["item_id"]
+        _keep(self.made_bytes, item_id, self.made_bytes.get(item_id, 0) + audio.size)
+        return [AudioOut(audio, item_id)]
 
     def _draft(self, message: Mapping[str, Any]) -> list[RealtimeEvent]:
         item_id, delta = message["item_id"], str(message["delta"])

@@ -6,14 +6,13 @@ can still be held or dropped when the trainee speaks: a client of the seed has n
 
 from __future__ import annotations
 
-import base64
 from collections import deque
 from collections.abc import Mapping
 from typing import Any
 
 import orjson
 
-from coach_server.providers.realtime import BYTES_PER_MS
+from coach_server.providers.realtime import BYTES_PER_MS, Audio
 from coach_server.services.simulation.playback import Playback
 
 MOST_FRAMES = 500
@@ -33,7 +32,7 @@ class Outbound:
         self._lead_ms = lead_ms
         self._most_bytes = int(queue_ms * BYTES_PER_MS)
         self._frames: deque[str] = deque()
-        self._audio: deque[tuple[str, bytes]] = deque()
+        self._audio: deque[tuple[str, Audio]] = deque()
         self._bytes = 0
 
     @property
@@ -46,12 +45,13 @@ class Outbound:
             self._frames.popleft()
         self._frames.append(orjson.dumps(message).decode())
 
-    def put_audio(self, item_id: str, pcm: bytes) -> None:
-        for at in range(0, len(pcm), SLICE_BYTES) if len(pcm) > 2 * SLICE_BYTES else (0,):
-            piece = pcm[at : at + SLICE_BYTES] if len(pcm) > 2 * SLICE_BYTES else pcm
+    def put_audio(self, item_id: str, audio: Audio) -> None:
+        # Held audio must stop within a short while: long pieces are cut.
+        pieces = [audio] if audio.size <= 2 * SLICE_BYTES else _slices(audio.pcm)
+        for piece in pieces:
             self._audio.append((item_id, piece))
-        self._bytes += len(pcm)
-        self._playback.received(item_id, len(pcm) / BYTES_PER_MS)
+        self._bytes += audio.size
+        self._playback.received(item_id, audio.ms)
         while self._bytes > self._most_bytes:
             self._drop_oldest()
 
@@ -61,10 +61,10 @@ class Outbound:
             return self._frames.popleft()
         if not self._audio or self.held or self._playback.ahead_ms(now) >= self._lead_ms:
             return None
-        item_id, pcm = self._audio.popleft()
-        self._bytes -= len(pcm)
-        self._playback.sent(item_id, len(pcm) / BYTES_PER_MS, now)
-        return f'{{"type":"audio","data":"{base64.b64encode(pcm).decode()}"}}'
+        item_id, audio = self._audio.popleft()
+        self._bytes -= audio.size
+        self._playback.sent(item_id, audio.ms, now)
+        return f'{{"type":"audio","data":"{audio.base64}"}}'
 
     def due(self) -> float | None:
         """When more audio may go, if some waits for its time. Half the lead, so that it goes in bundles."""
@@ -77,8 +77,11 @@ class Outbound:
         self._bytes = 0
 
     def _drop_oldest(self) -> None:
-        item_id, pcm = self._audio.popleft()
-        self._bytes -= len(pcm)
-        ms = len(pcm) / BYTES_PER_MS
-        self.dropped_ms += round(ms)
-        self._playback.dropped(item_id, ms)
+        item_id, audio = self._audio.popleft()
+        self._bytes -= audio.size
+        self.dropped_ms += round(audio.ms)
+        self._playback.dropped(item_id, audio.ms)
+
+
+def _slices(pcm: bytes) -> list[Audio]:
+    return [Audio.of(pcm[at : at + SLICE_BYTES]) for at in range(0, len(pcm), SLICE_BYTES)]

@@ -235,6 +235,7 @@ class _ProductText(_Strict):
 class _ForbiddenText(_Strict):
     stems: _Cues
     instead: _Line
+    unless: _MaybeCues = []
 
 
 class _CheckText(_Strict):
@@ -350,6 +351,7 @@ def _forbidden(head: _ForbiddenHead, texts: Mapping[str, _ForbiddenText]) -> For
         head.id,
         stems=_lines(texts, lambda text: text.stems),
         instead={code: text.instead for code, text in texts.items()},
+        unless=_lines(texts, lambda text: text.unless),
     )
 
 

@@ -43,7 +43,7 @@ from coach_server.providers.realtime import (
     UserWords,
 )
 from coach_server.services.live import Alarm
-from coach_server.services.simulation.client_audio import Allowance, pcm_of
+from coach_server.services.simulation.client_audio import Allowance, audio_of
 from coach_server.services.simulation.outbound import Outbound
 from coach_server.services.simulation.playback import Playback
 from coach_server.services.simulation.steering import Steering
@@ -115,6 +115,7 @@ class Voice:
         self._failed_before = False
         self._unplayed = False
         self._carrying = asyncio.Lock()
+        self._sending_since: float | None = None
         self._allowance = Allowance(self._limits.burst_ms, clock.now())
         self._speech: OrderedDict[str, tuple[float, float]] = OrderedDict()
         self._told: OrderedDict[str, str] = OrderedDict()
@@ -141,8 +142,9 @@ class Voice:
         try:
             async with asyncio.TaskGroup() as group:
                 group.create_task(self._listen(client), name="voice: client")
-                group.create_task(self._hear(), name="voice: model")
+                group.create_task(self._hear(client), name="voice: model")
                 group.create_task(self._conduct(client), name="voice: out")
+                group.create_task(self._watch(), name="voice: watch")
         except* _Over as over:
             end = _reason(over)
         return end
@@ -198,22 +200,26 @@ class Voice:
         raise _Over(CarryEnd.CLIENT_GONE)
 
     async def _take_audio(self, data: object) -> None:
-        if (pcm := pcm_of(data)) is None:
+        if (audio := audio_of(data)) is None:
             self._refuse(BAD_AUDIO)
-        elif not self._allowance.take(pcm, self._clock.now()):
+        elif not self._allowance.take(audio.ms, self._clock.now()):
             self._refuse(TOO_MUCH_AUDIO)
         else:
-            await self._connection.send_audio(pcm)
+            await self._connection.send_audio(audio)
 
     def _refuse(self, sentence: str) -> None:
         self.send({"type": "error", "code": "INVALID", "message": sentence})
 
     # The model's side.
 
-    async def _hear(self) -> None:
+    async def _hear(self, client: ClientWire) -> None:
         async for event in self._connection:
             if isinstance(event, AudioOut):
                 self._play(event)
+                # Not by way of `_conduct`: that would be another turn of the loop for each frame.
+                await self._flush(client)
+                if self._out.has_audio:
+                    self._wake.set()  # it has time or is held, and goes when it is due
             else:
                 await self._meet(event)
         raise _Over(CarryEnd.MODEL_GONE)
@@ -226,8 +232,7 @@ class Voice:
             self._unsaid.append(audio.item_id)
             return
         self._unplayed = True
-        self._out.put_audio(audio.item_id, audio.pcm)
-        self._wake.set()
+        self._out.put_audio(audio.item_id, audio.audio)
 
     async def _meet(self, event: RealtimeEvent) -> None:
         match event:
@@ -388,27 +393,39 @@ class Voice:
     # What goes out, and when.
 
     async def _conduct(self, client: ClientWire) -> None:
+        """Frames of the owner, decisions and audio whose time has come."""
         while True:
             now = self._clock.now()
             await self._act(self._barge.tick(now))
-            if self._out.full:
-                raise _Over(CarryEnd.CLIENT_SLOW)
-            if (frame := self._out.next(now)) is not None:
-                await self._send(client, frame)
-            else:
-                self._note_silence(now)
-                self._arm(now)
-                await self._wake.wait()
-                self._wake.clear()
+            await self._flush(client)
+            now = self._clock.now()
+            self._note_silence(now)
+            self._arm(now)
+            await self._wake.wait()
+            self._wake.clear()
 
-    async def _send(self, client: ClientWire, frame: str) -> None:
+    async def _flush(self, client: ClientWire) -> None:
+        """Everything that may go now. Whoever sends already takes along what came meanwhile, so that frames
+        do not overtake each other."""
+        if self._sending_since is not None:
+            return
         try:
-            async with asyncio.timeout(self._limits.send_s):
+            while (frame := self._out.next(now := self._clock.now())) is not None:
+                self._sending_since = now
                 await client.send(frame)
-        except TimeoutError:
-            raise _Over(CarryEnd.CLIENT_SLOW) from None
         except ConnectionError:
             raise _Over(CarryEnd.CLIENT_GONE) from None
+        finally:
+            self._sending_since = None
+
+    async def _watch(self) -> None:
+        """A client that does not read. Looked at now and then: a timer for each frame costs more than it."""
+        limit_s = self._limits.send_s
+        while True:
+            await self._clock.sleep_until(self._clock.now() + limit_s / 2)
+            since = self._sending_since
+            if self._out.full or (since is not None and self._clock.now() >= since + limit_s):
+                raise _Over(CarryEnd.CLIENT_SLOW)
 
     def _note_silence(self, now: float) -> None:
         if self._unplayed and not self._has_floor(now):
