@@ -1,5 +1,5 @@
-"""A hundred practice sessions at once, each a user's: start, twenty turns with the customer's answer, stop, and
-the feedback polled as the web client does.
+"""A hundred practice sessions at once, each a user's: start, twenty turns with the customer's answer, stop,
+and the feedback polled as the web client does.
 
 `saturated`: each session says its next line as soon as the customer has answered, so a turn waits for
 ninety-nine others. `paced`: each session speaks every ten seconds, as people do. Rows are counted in the
@@ -188,7 +188,7 @@ class Talk:
     async def _feedback(self) -> None:
         """From the stop to the first answer with a score."""
         begun = time.perf_counter()
-        while not await self._ask("poll", "GET", f"{self.path}/feedback"):
+        while not await self._ask("poll", "GET", f"{self.path}/feedback"):  # noqa: ASYNC110 - as it is asked
             await asyncio.sleep(POLL_S)
         self.load.took["feedback"].append(time.perf_counter() - begun)
 

@@ -37,6 +37,7 @@ DIFFERENT_CHARS = 12
 # The default of AWS's application load balancer, and of nginx.
 PROXY_IDLE_S = 60.0
 _DEEPGRAM_KEY = re.compile(r"[0-9a-f]{40}")
+_UUID = re.compile(r"[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}")
 _REGION = re.compile(r"[a-z]{2}(-[a-z]+){1,3}-\d{1,2}")
 _ADDRESS = re.compile(r"[^@\s<>]+@[A-Za-z0-9-]+(\.[A-Za-z0-9-]+)+")
 _NODE_PACKAGES = ("socket.io-client",)
@@ -86,6 +87,7 @@ def local_checks(settings: Settings) -> Iterator[Finding]:
     yield from check_data_dir(settings)
     yield from check_encryption(settings)
     yield from check_speech(settings)
+    yield from check_avatar(settings)
     yield from check_mail(settings)
     yield from check_caps(settings)
     yield from check_proxy()
@@ -149,9 +151,9 @@ def check_encryption(settings: Settings) -> Iterator[Finding]:
         count = len(settings.data_keys)
         yield ok("encryption", f"what people say is encrypted before it is stored ({count} key(s))")
     elif settings.is_production:
-        yield warn(
+        yield fail(
             "encryption",
-            "DATA_ENCRYPTION_KEY is empty: what people say is stored as plain text",
+            "DATA_ENCRYPTION_KEY is empty: production does not start, for words would be stored as plain text",
             "set it to the output of: openssl rand -base64 32; keep a copy, without it nothing can be read",
         )
     else:
@@ -176,6 +178,32 @@ def check_speech(settings: Settings) -> Iterator[Finding]:
         yield from _check_aws("speech", settings)
     elif not key and "deepgram" not in wanted:
         yield ok("speech", "no provider: clients send text, audio is answered SERVICE_UNAVAILABLE")
+
+
+def check_avatar(settings: Settings) -> Iterator[Finding]:
+    """Whether key and avatar come together is checked with the settings. The vendor is not asked: a session
+    bills by the minute."""
+    new, old = (
+        bool(key.get_secret_value()) for key in (settings.liveavatar_api_key, settings.heygen_api_key)
+    )
+    chosen = settings.avatar_provider or ("liveavatar" if new else "heygen" if old else "off")
+    if chosen == "off":
+        yield ok("avatar", "none: practice sessions are in text")
+    elif chosen == "heygen":
+        yield warn(
+            "avatar",
+            "HEYGEN_API_KEY is of a streaming service that its vendor has superseded",
+            "get a LiveAvatar key and set LIVEAVATAR_API_KEY and LIVEAVATAR_AVATAR_ID",
+        )
+    elif not _UUID.fullmatch(settings.liveavatar_avatar_id):
+        yield warn(
+            "avatar",
+            "LIVEAVATAR_AVATAR_ID is no UUID: the vendor will refuse it and sessions will be in text",
+            "copy the avatar's id, not its name, from the vendor's console",
+        )
+    else:
+        sandbox = ", sandbox" if settings.liveavatar_sandbox else ""
+        yield ok("avatar", f"LiveAvatar is set{sandbox} (not tried: that may cost money)")
 
 
 def check_mail(settings: Settings) -> Iterator[Finding]:

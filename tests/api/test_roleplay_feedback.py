@@ -54,7 +54,7 @@ def assessing(overall: int, quote: str = "") -> Any:
 
 
 def failing(seen: Seen) -> Step | None:
-    return status(400) if asks_for_an_assessment(seen) else valid(seen)
+    return status(401) if asks_for_an_assessment(seen) else valid(seen)
 
 
 # --- when it is ready
@@ -218,9 +218,9 @@ async def test_a_model_that_fails_leaves_a_provisional_score_that_is_made_good_l
                 assert (first["provisional"], first["source"]) == (True, "offline")
                 assert first["overallScore"] is not None
                 fake.on_request = assessing(100, "fijn dat u tijd maakt vandaag")
-                await clock.advance(590)
+                await clock.advance(595)
                 assert (await desk.feedback(started["sessionId"]))["provisional"] is True
-                await clock.advance(20)
+                await clock.advance(10)
                 told = await client.wait_for("feedback:ready", 2)
             second = await desk.feedback(started["sessionId"])
             assert (second["provisional"], second["source"]) == (False, "openai")

@@ -89,7 +89,8 @@ def test_every_mistake_is_told_at_once_with_its_variable(monkeypatch: pytest.Mon
 def test_what_production_refuses_is_told_beside_other_mistakes(monkeypatch: pytest.MonkeyPatch) -> None:
     given(monkeypatch, APP_ENV="production", PORT="web", CORS_ORIGIN="*")
     told = refusal()
-    assert [line.split(":")[0].split(" ")[0] for line in told] == ["PORT", "BACKEND_API_KEY", "CORS_ORIGIN"]
+    named = [line.split(":")[0].split(" ")[0] for line in told]
+    assert named == ["PORT", "DATA_ENCRYPTION_KEY", "BACKEND_API_KEY", "CORS_ORIGIN"]
 
 
 def test_a_mistake_is_told_without_the_value(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -122,7 +123,7 @@ def test_the_environment_wins_over_the_file_whatever_name_it_uses(
     monkeypatch: pytest.MonkeyPatch, name: str
 ) -> None:
     Path(".env").write_text(f"APP_ENV=development\nBACKEND_API_KEY={STRONG}\n", encoding="utf-8")
-    given(monkeypatch, **{name: "production"})
+    given(monkeypatch, DATA_ENCRYPTION_KEY=DATA_KEY, **{name: "production"})
     assert load_settings().is_production
 
 
@@ -164,7 +165,7 @@ def test_keys_may_have_names(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_production_refuses_a_key_that_is_not_safe(
     monkeypatch: pytest.MonkeyPatch, keys: str | None, told: str
 ) -> None:
-    given(monkeypatch, NODE_ENV="production")
+    given(monkeypatch, NODE_ENV="production", DATA_ENCRYPTION_KEY=DATA_KEY)
     if keys is not None:
         given(monkeypatch, BACKEND_API_KEY=keys)
     (line,) = refusal()
@@ -225,14 +226,15 @@ def test_a_data_key_is_in_no_print_of_the_settings(monkeypatch: pytest.MonkeyPat
     assert DATA_KEY not in f"{settings!r} {settings} {settings.model_dump()} {settings.model_dump_json()}"
 
 
-def test_production_starts_without_a_data_key(monkeypatch: pytest.MonkeyPatch) -> None:
-    """With a warning (`__main__`); a later version may refuse."""
+def test_production_refuses_to_store_words_as_plain_text(monkeypatch: pytest.MonkeyPatch) -> None:
     given(monkeypatch, APP_ENV="production", BACKEND_API_KEY=f"web:{STRONG}", CORS_ORIGIN="https://a.example")
-    assert load_settings().data_keys == []
+    (line,) = refusal()
+    assert line.startswith("DATA_ENCRYPTION_KEY is missing") and "openssl rand -base64 32" in line
 
 
-def test_production_starts_with_a_strong_key(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_production_starts_with_strong_keys(monkeypatch: pytest.MonkeyPatch) -> None:
     given(monkeypatch, APP_ENV="production", BACKEND_API_KEY=f"web:{STRONG}", CORS_ORIGIN="https://a.example")
+    given(monkeypatch, DATA_ENCRYPTION_KEY=DATA_KEY)
     settings = load_settings()
     assert settings.is_production and settings.trusts_proxy
     assert with_generated_key(settings) == (settings, None)
@@ -286,7 +288,7 @@ def test_what_is_no_origin_is_refused(monkeypatch: pytest.MonkeyPatch, origin: s
 def test_every_origin_is_allowed_in_development_only(monkeypatch: pytest.MonkeyPatch) -> None:
     given(monkeypatch, CORS_ORIGIN="*", BACKEND_API_KEY=STRONG)
     assert load_settings().cors_origin == ("*",)
-    given(monkeypatch, APP_ENV="production")
+    given(monkeypatch, APP_ENV="production", DATA_ENCRYPTION_KEY=DATA_KEY)
     (line,) = refusal()
     assert line.startswith("CORS_ORIGIN must not be *")
 

@@ -124,17 +124,21 @@ async def test_a_vendor_that_names_a_time_is_not_asked_before(database: Database
 
 async def test_what_cannot_succeed_is_given_up_at_once_and_told(database: Database) -> None:
     clock, work = ManualClock(), Work(Invalid("what somebody said"))
-    told: list[tuple[str, dict[str, Any]]] = []
+    told: list[dict[str, Any]] = []
 
-    async def on_dead(kind: str, payload: dict[str, Any]) -> None:
-        told.append((kind, payload))
+    async def given_up(payload: dict[str, Any]) -> None:
+        told.append(payload)
+
+    async def of_others(payload: dict[str, Any]) -> None:
+        raise AssertionError("a job of another kind")
 
     await enqueue(database, clock, "c1")
+    on_dead = {"analysis": given_up, "another kind": of_others}
     async with runner(database, clock, work, on_dead=on_dead):
         await status_is(database, "dead")
         await until(lambda: _true(bool(told)))
     assert (await row(database)).error_code == "INVALID"
-    assert told == [("analysis", {"of": "c1"})]
+    assert told == [{"of": "c1"}]
     assert len(work.begun) == 1
 
 
@@ -312,11 +316,11 @@ async def test_a_database_that_is_gone_for_a_while_does_not_stop_the_runner(sqli
 async def test_a_dead_letter_hook_that_fails_does_not_stop_the_runner(database: Database) -> None:
     clock, work = ManualClock(), Work(Invalid("no"))
 
-    async def on_dead(kind: str, payload: dict[str, Any]) -> None:
+    async def fails(payload: dict[str, Any]) -> None:
         raise RuntimeError
 
     await enqueue(database, clock, "c1")
-    async with runner(database, clock, work, on_dead=on_dead) as running:
+    async with runner(database, clock, work, on_dead={"analysis": fails}) as running:
         await status_is(database, "dead")
         await enqueue(database, clock, "c2")
         running.wake()

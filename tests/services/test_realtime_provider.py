@@ -590,6 +590,7 @@ async def test_a_vendor_that_takes_no_more_audio_is_hung_up_on(
     async def speak() -> None:
         while not connection.closed:
             await talk.send_audio(second)
+            await asyncio.sleep(0)
 
     speaking = asyncio.create_task(speak())
     resumed = asyncio.create_task(until(talk, Resumed))

@@ -34,6 +34,7 @@ from coach_server.services.breaker import Breaker, BreakerState
 from coach_server.services.costs import CostGovernor
 from coach_server.services.simulation import supervisor as module
 from coach_server.services.simulation.guidance import GuidanceWords
+from coach_server.services.simulation.supervision_page import variables
 from coach_server.services.simulation.supervisor import GUIDANCE_CHARS, REACH, Supervisor
 from coach_server.testing import ManualClock
 from tests.domain.simulation.scenes import AVATAR, DOMAIN, PERSONA, TRAINEE, dob, said, so_far
@@ -377,6 +378,19 @@ async def test_every_language_is_supervised(fake: FakeOpenAI, supervisor: Superv
     fake.script(fakes.answer(told()))
 
     assert (await judge(supervisor, language=language)).source == "openai"
+
+
+@pytest.mark.parametrize("language", LANGUAGES)
+def test_every_language_has_a_prompt_of_its_own_with_its_data_in_the_users_part(language: str) -> None:
+    rules = rules_verdict(so_far(TALK), PERSONA, DOMAIN, "en")
+    filled = variables(so_far(TALK), PERSONA, DOMAIN, "en", rules, "canary")
+
+    prompt = PROMPTS.render("supervise", language, **dict.fromkeys(filled, "canary"))
+
+    assert "canary" not in prompt.system
+    assert prompt.user.count("canary") == len(filled)
+    assert prompt.user.endswith("</call>")
+    assert (prompt.system == PROMPTS.render("supervise", "en", **filled).system) is (language == "en")
 
 
 async def test_a_long_talk_and_a_flood_of_events_are_shown_in_part(

@@ -2,7 +2,7 @@
 
     what the trainee did                                   step          counts
     weak point touched                                     +1 … +2       once for each
-    product that suits named                               +1.5, +1      once for each; less if needs came late
+    product that suits named                               +1.5, +1      once for each; less before needs
     concern answered                                       +1            once for each
     empathy                                                +0.75, +0.5   less from the third time on
     asked for needs: listening                             +0.5          each time

@@ -80,26 +80,23 @@ def sight(
     """What the last of these utterances shows; give it to the machine with `Heard`."""
     if not utterances or utterances[-1].role is not Role.TRAINEE:
         return Sight()
-    scene = Scene.of(utterances, events, persona, domain, language)
-    said = next(one for one in scene.trainee if one.sequence == utterances[-1].sequence)
-    return Sight(forbidden_uses(scene, said), breach_in(scene, said))
+    alone = Scene.of(utterances[-1:], (), persona, domain, language)
+    uses = forbidden_uses(alone, alone.trainee[0])
+    if not alone.pitches():
+        return Sight(uses)
+    found = breach(Scene.of(utterances, events, persona, domain, language))
+    committed_now = found is not None and found[1].said.sequence == utterances[-1].sequence
+    return Sight(uses, found[0] if found is not None and committed_now else None)
 
 
-def breach_in(scene: Scene, said: Said) -> Breach | None:
-    """The breach that this utterance commits. Only the first naming of a product can be one: after a talk
-    has gone on, nobody is sent away for what was let pass."""
+def breach(scene: Scene) -> tuple[Breach, Found] | None:
+    """The breach of the talk, and with what words. Only the first naming of a product can be one: after a
+    talk has gone on, nobody is sent away for what was let pass."""
     named = scene.products_named()
-    if named and named[0][1].said.sequence == said.sequence:
-        if _none_made(check_states(scene), named[0][1]):
-            return Breach.PRODUCT_BEFORE_CHECKS
+    if named and _none_made(check_states(scene), named[0][1]):
+        return Breach.PRODUCT_BEFORE_CHECKS, named[0][1]
     pitch = pitch_after_stop(scene)
-    sells_on = pitch is not None and pitch.said.sequence == said.sequence
-    return Breach.PITCH_AFTER_STOP if sells_on else None
-
-
-def breach(scene: Scene) -> Breach | None:
-    """The first breach of the whole talk."""
-    return next((found for said in scene.trainee if (found := breach_in(scene, said))), None)
+    return None if pitch is None else (Breach.PITCH_AFTER_STOP, pitch)
 
 
 def pitch_after_stop(scene: Scene) -> Found | None:

@@ -2,8 +2,8 @@
 
     outcome          when
     compliance_fail  a breach of the rules; at once, whatever else is true
-    converted        attitude 8 or more and not falling; or 6 or more, rising, and the trainee has asked for
-                     the decision
+    converted        the trainee has asked for the decision: at 8 or more and not falling, or at 6 or more
+                     and rising; unasked: at 8 or more in two evaluations in a row, or at 10
     walked_away      attitude 1 or less and below the start; or more than two below the start in two
                      evaluations in a row; never at the first evaluation
     rejected         from exchange 6 on below 4 and falling; from exchange 8 on below 4 and not rising
@@ -26,6 +26,7 @@ LIMIT = "limit"
 
 CONVERT_AT = 6.0
 SURE_AT = 8.0
+ALTOGETHER = 10.0
 LEAVE_AT = 1.0
 FALLEN_BY = 2.0
 COLD_BELOW = 4.0
@@ -82,7 +83,7 @@ def decide(standing: Standing) -> Outcome | None:
         return Outcome.COMPLIANCE_FAIL
     if standing.exchanges < SCORED_FROM:
         return None
-    if may_convert(standing) and (standing.closed or standing.attitude >= SURE_AT):
+    if may_convert(standing) and (standing.closed or _is_sure(standing)):
         return Outcome.CONVERTED
     if _walks_away(standing):
         return Outcome.WALKED_AWAY
@@ -110,6 +111,12 @@ def may_convert(standing: Standing) -> bool:
     if standing.attitude >= SURE_AT:
         return standing.direction is not Direction.FALLING
     return standing.attitude >= CONVERT_AT and standing.direction is Direction.RISING
+
+
+def _is_sure(standing: Standing) -> bool:
+    """The trainee has had a turn to ask for the decision, or need not."""
+    held = bool(standing.before) and standing.before[-1] >= SURE_AT and standing.attitude >= SURE_AT
+    return held or standing.attitude >= ALTOGETHER
 
 
 def at_limit(attitude: float, direction: Direction) -> Outcome:

@@ -161,6 +161,17 @@ class SimulationTalk:
         return ending.is_scored(self.exchanges)
 
     @property
+    def standing(self) -> Steer:
+        """How the customer feels now, for a model that takes over."""
+        return Steer(
+            SteerKind.FAREWELL if self.status is TalkStatus.FAREWELL else SteerKind.STATE,
+            shown(self.attitude),
+            self.direction,
+            phase=self.phase,
+            outcome=self.outcome if self.status is TalkStatus.FAREWELL else None,
+        )
+
+    @property
     def mood_history(self) -> list[int]:
         """The attitude at the start and after each evaluation, rounded (seed: `moodHistory`)."""
         return [shown(self.initial), *(shown(mood.value) for mood in self.moods)]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from coach_server.domain.cues import Words, words_of
 from coach_server.domain.simulation.persona import Domain, Lines, Product, SimPersona
@@ -12,6 +12,8 @@ from coach_server.domain.simulation.talk import Role, SessionEvent, Utterance
 from coach_server.domain.wording import clip
 
 QUOTE_CHARS = 200
+LOOKED_AT = 1500
+"""Characters of an utterance: a minute and a half of speech."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,6 +72,7 @@ class Scene:
     trainee: tuple[Said, ...]
     avatar: tuple[Said, ...]
     events: tuple[SessionEvent, ...]
+    _seen: dict[tuple[int, int], tuple[Hit, ...]] = field(default_factory=dict, compare=False, repr=False)
 
     @classmethod
     def of(
@@ -81,13 +84,18 @@ class Scene:
         language: str,
     ) -> Scene:
         ordered = sorted(utterances, key=lambda utterance: utterance.sequence)
-        said = [Said(utterance, words_of(utterance.text)) for utterance in ordered]
+        said = [Said(utterance, words_of(utterance.text[:LOOKED_AT])) for utterance in ordered]
         trainee = tuple(one for one in said if one.utterance.role is Role.TRAINEE)
         avatar = tuple(one for one in said if one.utterance.role is Role.AVATAR)
         return cls(persona, domain, language, trainee, avatar, tuple(events))
 
     def hits(self, said: Said, cues: Mapping[str, Lines]) -> tuple[Hit, ...]:
-        return spot(cues, self.language, said.words)
+        """Looked for once: several rules ask for the same. `cues`: those of the persona or the trade."""
+        key = said.sequence, id(cues)
+        found = self._seen.get(key)
+        if found is None:
+            found = self._seen[key] = spot(cues, self.language, said.words)
+        return found
 
     def find(self, cues: Mapping[str, Lines], among: Sequence[Said]) -> list[Found]:
         """All places of these cues, in order."""

@@ -21,14 +21,18 @@ class Hit:
 
 
 @lru_cache(maxsize=1024)
-def _compiled(lines: Lines) -> Phrases:
-    """Of patterns that were checked when their file was read; there are few files."""
-    return index_patterns(Pattern(compile_pattern(line)) for line in lines)
+def _compiled(lines: Lines) -> tuple[Phrases, frozenset[str]]:
+    """Of patterns that were checked when their file was read; there are few files. And what each match begins
+    with (see `Words.traces`): a text without any of it, as most are, need not be searched."""
+    phrases = index_patterns(Pattern(compile_pattern(line)) for line in lines)
+    return phrases, frozenset([*phrases.by_word, *(f"{start}*" for start in phrases.by_start)])
 
 
 def spot(cues: Mapping[str, Lines], language: str, words: Words) -> tuple[Hit, ...]:
     """Every place where a pattern of the language matches, the longest at each place, none inside another."""
-    phrases = _compiled(pick(cues, language))
+    phrases, beginnings = _compiled(pick(cues, language))
+    if beginnings.isdisjoint(words.traces):
+        return ()
     found: list[Hit] = []
     i, stop = 0, len(words.forms)
     while i < stop:

@@ -124,7 +124,7 @@ def _guidance(judged: Judged, talk: TalkSoFar, phase: TalkPhase, ends: bool) -> 
         (Cause.FORBIDDEN in causes, Guidance.FORBIDDEN),
         (ending.heads_for_end(talk.exchanges, verdict.attitude), Guidance.GROW_SHORT),
         (bool(causes & {Cause.GENERIC, Cause.WRONG_PRODUCT, Cause.FALSE_CLAIM}), Guidance.UNCONVINCED),
-        (phase is TalkPhase.DECIDING, Guidance.DECIDE),
+        (phase is TalkPhase.DECIDING or verdict.attitude >= ending.SURE_AT, Guidance.DECIDE),
         (Cause.WEAK_POINT in causes, Guidance.TOUCHED),
         (verdict.direction is Direction.RISING, Guidance.OPEN_UP),
     )

@@ -36,9 +36,9 @@ class RealtimeSpec:
     end_description: str = "End the conversation after you have said goodbye aloud."
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class AudioOut:
-    """The customer's voice."""
+    """The customer's voice. Not frozen like the others, for it is made for every frame, and that is slower."""
 
     audio: Audio
     item_id: str

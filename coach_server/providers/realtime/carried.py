@@ -72,11 +72,13 @@ class Mail:
             self._room.clear()
             await self._room.wait()
 
-    async def take(self) -> RealtimeEvent | None:
-        """The next event; None when there will be no more."""
+    def __aiter__(self) -> Mail:
+        return self
+
+    async def __anext__(self) -> RealtimeEvent:
         while not self._events:
             if self._ended:
-                return None
+                raise StopAsyncIteration
             waiting = self._reader = asyncio.get_running_loop().create_future()
             try:
                 await waiting

@@ -220,13 +220,16 @@ class OpenAIConnection:
         await self._hang_up()
         self._events.end()
 
-    async def __aiter__(self) -> AsyncIterator[RealtimeEvent]:
-        while (event := await self._events.take()) is not None:
-            yield event
+    def __aiter__(self) -> AsyncIterator[RealtimeEvent]:
+        return self._events
 
     async def send_audio(self, audio: Audio) -> None:
-        if audio.size:
-            await self._send(wire.append(audio))
+        if (line := self._line) is None or not audio.size:
+            return
+        try:
+            await line.send(wire.append(audio))
+        except ProviderError:
+            await line.hang_up()
 
     async def send_text(self, text: str) -> None:
         self._said.add("", Role.TRAINEE, text)

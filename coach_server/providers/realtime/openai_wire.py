@@ -36,6 +36,7 @@ from coach_server.providers.realtime import (
 
 END_TOOL = "end_conversation"
 MAX_TEXT = 8000
+SHORT_CHARS = 8000
 MAX_ITEMS = 400
 _PCM = {"type": "audio/pcm", "rate": RATE}
 _VAD: Mapping[str, Mapping[str, Any]] = {
@@ -222,7 +223,7 @@ class Reading:
                 return []
 
     def _audio(self, message: Mapping[str, Any]) -> list[RealtimeEvent]:
-        audio, item_id = Audio.of_base64(message["delta"]), message["item_id"]
+        audio, item_id = _vendors(message["delta"]), message["item_id"]
         _keep(self.made_bytes, item_id, self.made_bytes.get(item_id, 0) + audio.size)
         return [AudioOut(audio, item_id)]
 
@@ -325,6 +326,11 @@ def _failure(error: Mapping[str, Any]) -> ProviderError:
     if code in HOPELESS:
         return ProviderError(HOPELESS[code])
     return ProviderError("The speech model could not answer.", retryable=True)
+
+
+def _vendors(text: str) -> Audio:
+    """A short piece goes to the client as it is; a long one will be cut, so its letters must be right."""
+    return Audio.of_vendor(text) if len(text) <= SHORT_CHARS else Audio.of_base64(text)
 
 
 def _reason(arguments: str, reasons: tuple[str, ...]) -> str:

@@ -42,7 +42,7 @@ from coach_server.domain.simulation.effects import (
     VerdictFailed,
     VerdictReady,
 )
-from coach_server.domain.simulation.machine import SimulationTalk
+from coach_server.domain.simulation.machine import SimulationTalk, talk_so_far
 from coach_server.domain.simulation.persona import Domain, SimPersona, SimScenario
 from coach_server.domain.simulation.scene import Scene, TalkSoFar
 from coach_server.domain.simulation.talk import (
@@ -77,6 +77,8 @@ from coach_server.storage.database import Database
 from coach_server.storage.simulations import Simulation
 
 SCORE_WAIT_S = 60.0
+MOST_LINES = 4
+LINE_LOST = "The line to the customer was lost; it has been opened again."
 _machine: TypeAdapter[SimulationTalk] = TypeAdapter(SimulationTalk)
 
 
@@ -163,6 +165,7 @@ class LiveSimulation:
     _client: asyncio.Task[CarryEnd] | None = None
     _opening: asyncio.Lock = field(default_factory=asyncio.Lock)
     _leaving: bool = False
+    _clients: int = 0
 
     def __post_init__(self) -> None:
         self._diary = Diary(self.tools.database, self.tools.clock, self.row.id)
@@ -210,25 +213,53 @@ class LiveSimulation:
             await self._after_the_end(wire)
 
     async def _serve(self, wire: ClientWire, next_ticket: str) -> None:
+        self._clients += 1
+        number = self._clients
         voice = await self._open()
         again = {"ticket": next_ticket} if next_ticket else {}
-        await wire.send(_frame({"type": "ready", "sessionId": self.id, **again}))
+        await wire.send(_frame({"type": "ready", "sessionId": self.id, "provider": self.provider, **again}))
         self.feed(_Arrived())
+        try:
+            for _ in range(MOST_LINES):
+                if await self._carry_one(voice, wire) is not CarryEnd.MODEL_GONE or self.over.is_set():
+                    return
+                voice = await self._again(voice, wire)
+            raise ProviderError("The line to the customer was lost.", retryable=True)
+        finally:
+            if number == self._clients:
+                self.feed(_Gone())
+
+    async def _carry_one(self, voice: Voice, wire: ClientWire) -> CarryEnd | None:
+        """Until client or customer is gone, or the talk is over (None)."""
         carrying = asyncio.create_task(voice.carry(wire), name=f"voice of {self.id}")
         over = asyncio.create_task(self.over.wait(), name=f"end of {self.id}")
         self._client = carrying
         try:
             await asyncio.wait({carrying, over}, return_when=asyncio.FIRST_COMPLETED)
+            return carrying.result() if carrying.done() and not carrying.cancelled() else None
         finally:
             over.cancel()
             carrying.cancel()
             await asyncio.gather(carrying, over, return_exceptions=True)
             if self._client is carrying:
                 self._client = None
-                self.feed(_Gone())
+
+    async def _again(self, lost: Voice, wire: ClientWire) -> Voice:
+        """Another line to the customer in the place of one that is gone for good: the same model, or the next
+        one of the chain. Whoever was left without an answer gets it."""
+        async with self._opening:
+            if self._voice is lost:
+                self._voice = None
+                await self._hang_up()
+        voice = await self._open()
+        told = {"type": "error", "code": "VOICE_LOST", "message": LINE_LOST, "retryable": True}
+        await wire.send(_frame({**told, "provider": self.provider}))
+        if self.utterances and self.utterances[-1].role is Role.TRAINEE:
+            await voice.respond()
+        return voice
 
     async def _open(self) -> Voice:
-        """The voice, with a customer behind it; opened once."""
+        """The voice, with a customer behind it."""
         async with self._opening:
             if self._voice is None:
                 self._connection = await self.tools.connect(self)
@@ -242,7 +273,17 @@ class LiveSimulation:
                     nods=self.tools.nods(self.language),
                     session_id=self.id,
                 )
+                if self.machine.evaluations:
+                    await self._voice.steer(self._block(self.machine.standing))
             return self._voice
+
+    def _block(self, steer: Steer) -> str:
+        return self.steering.block(self.tools.director.lines(steer, self.language))
+
+    @property
+    def provider(self) -> str:
+        """Who speaks for the customer; `offline`: the built-in one."""
+        return self._connection.provider if self._connection is not None else ""
 
     def _began_at(self) -> float:
         """The clock of a session begins with its first client."""
@@ -325,12 +366,10 @@ class LiveSimulation:
                 await self._apply(ToolEnd(item.reason), group)
             case ClientMessage():
                 await self._client_says(item.message, group)
-            case Lost():
-                await self._lost(item, group)
             case Trouble():
                 self._tell(error_frame(item.error))
-            case Resumed() | Expiring():
-                pass
+            case Lost() | Resumed() | Expiring():
+                pass  # `_serve` opens another line when one is gone for good
             case _:
                 await self._apply(item, group)
 
@@ -393,15 +432,6 @@ class LiveSimulation:
             case None:
                 await self._apply(EndAsked(), group)
 
-    async def _lost(self, lost: Lost, group: asyncio.TaskGroup) -> None:
-        """The customer is gone for good: the client is told, and may come back to another one."""
-        if lost.retryable:
-            return
-        self._tell(error_frame(lost.error))
-        connection, self._connection, self._voice = self._connection, None, None
-        if connection is not None:
-            await connection.close()
-
     # --- effects
 
     async def _apply(self, event: TalkEvent, group: asyncio.TaskGroup) -> None:
@@ -418,8 +448,7 @@ class LiveSimulation:
                 group.create_task(self._judge(effect), name=name)
             case Steer():
                 if self._voice is not None:
-                    lines = self.tools.director.lines(effect, self.language)
-                    await self._voice.steer(self.steering.block(lines))
+                    await self._voice.steer(self._block(effect))
             case Respond():
                 if self._voice is not None:
                     await self._voice.respond()
@@ -433,15 +462,7 @@ class LiveSimulation:
                 await self._end(effect)
 
     async def _judge(self, asked: AskVerdict) -> None:
-        talk = TalkSoFar(
-            utterances=tuple(self.utterances),
-            events=tuple(self.events),
-            attitude=self.machine.attitude,
-            initial=self.machine.initial,
-            attitudes=tuple(mood.value for mood in self.machine.moods),
-            exchanges=self.machine.exchanges,
-            since=asked.since,
-        )
+        talk = talk_so_far(self.machine, asked, self.utterances, self.events)
         try:
             verdict = await self.tools.judge.judge(talk, self.cast, self.language, self.meter)
         except Exception as error:
@@ -499,6 +520,9 @@ class LiveSimulation:
     async def _close(self) -> None:
         if self._client is not None and not self.over.is_set():
             self._client.cancel()
+        await self._hang_up()
+
+    async def _hang_up(self) -> None:
         connection, self._connection = self._connection, None
         if connection is not None:
             try:

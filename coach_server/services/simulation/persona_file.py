@@ -417,7 +417,7 @@ def _validated(model: type[_Made], data: object, prefix: str) -> _Made:
     except ValidationError as error:
         first = error.errors(include_input=False, include_url=False)[0]
         field = prefix + ".".join(str(part) for part in first["loc"] if part != "[key]")
-        raise Invalid(f"{first['msg']}.", field=field.rstrip(".") or None) from None
+        raise Invalid(f"{first['msg'].removeprefix('Value error, ')}.", field=field.rstrip(".") or None) from None
 
 
 def _same_everywhere(texts: Mapping[str, Any], place: str) -> None:

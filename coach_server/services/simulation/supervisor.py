@@ -19,7 +19,7 @@ from loguru import logger
 
 from coach_server.domain.quoting import said_in
 from coach_server.domain.simulation import ending
-from coach_server.domain.simulation.attitude import HIGHEST, clamp, direction_of
+from coach_server.domain.simulation.attitude import clamp, direction_of
 from coach_server.domain.simulation.checklist import DONE, OPEN
 from coach_server.domain.simulation.persona import Domain, SimPersona
 from coach_server.domain.simulation.scene import Scene, TalkSoFar
@@ -49,7 +49,7 @@ MODEL = "openai"
 # Steps that only the rules judge.
 _RULES_ALONE = frozenset({"check", "no_forbidden_words"})
 _SPOKEN_LINE = re.compile(r"[\"“”„«»][^\"“”„«»]{12,}[\"“”„«»]")
-_LINK = re.compile(r"://|www\.|\[\[|\]\]", re.IGNORECASE)
+_MARKS = re.compile(r"://|www\.|\[\[|\]\]", re.IGNORECASE)
 _SENTENCE = re.compile(r"[^.!?…]*[.!?…]+(?=\s|$)")
 
 
@@ -158,7 +158,7 @@ def _topics(value: object) -> tuple[str, ...]:
     if not isinstance(value, list):
         return ()
     lines = [clip(one_line(topic), TOPIC_CHARS) for topic in value if isinstance(topic, str)]
-    fit = [line for line in lines if line and not has_markup(line) and not _LINK.search(line)]
+    fit = [line for line in lines if line and not has_markup(line) and not _MARKS.search(line)]
     return tuple(dict.fromkeys(fit))[:MOST_TOPICS]
 
 
@@ -210,7 +210,7 @@ def _outcome(answer: _Answer, talk: TalkSoFar, judged: Judged, attitude: float) 
         if wanted is not None:
             return wanted
     by_rules = ending.decide(standing)
-    certain = by_rules in (Outcome.COMPLIANCE_FAIL, Outcome.WALKED_AWAY) or attitude >= HIGHEST
+    certain = by_rules in (Outcome.COMPLIANCE_FAIL, Outcome.WALKED_AWAY) or attitude >= ending.ALTOGETHER
     return by_rules if certain else None
 
 
@@ -218,10 +218,12 @@ def _guidance(text: str, system: str) -> str:
     """At most two sentences, and only when they may be passed on: no lines to repeat, nothing of the prompt,
     no marks. Empty when not."""
     said = one_line(text)
+    if _MARKS.search(said):
+        return ""
     sentences = [found.group().strip() for found in _SENTENCE.finditer(said)]
     said = " ".join(sentences[:GUIDANCE_SENTENCES]) or said
     said = whole_sentences(said, GUIDANCE_CHARS) or clip(said, GUIDANCE_CHARS)
-    unfit = has_markup(said) or _LINK.search(said) or _SPOKEN_LINE.search(said)
+    unfit = has_markup(said) or _SPOKEN_LINE.search(said)
     return "" if unfit or gives_away(said, system) else said
 
 

@@ -202,10 +202,10 @@ class Voice:
     async def _take_audio(self, data: object) -> None:
         if (audio := audio_of(data)) is None:
             self._refuse(BAD_AUDIO)
-        elif not self._allowance.take(audio.ms, self._clock.now()):
-            self._refuse(TOO_MUCH_AUDIO)
-        else:
+        elif self._allowance.take(audio.ms, self._clock.now()):
             await self._connection.send_audio(audio)
+        else:
+            self._refuse(TOO_MUCH_AUDIO)
 
     def _refuse(self, sentence: str) -> None:
         self.send({"type": "error", "code": "INVALID", "message": sentence})
@@ -214,7 +214,7 @@ class Voice:
 
     async def _hear(self, client: ClientWire) -> None:
         async for event in self._connection:
-            if isinstance(event, AudioOut):
+            if type(event) is AudioOut:
                 self._play(event)
                 # Not by way of `_conduct`: that would be another turn of the loop for each frame.
                 await self._flush(client)
@@ -410,8 +410,8 @@ class Voice:
         if self._sending_since is not None:
             return
         try:
-            while (frame := self._out.next(now := self._clock.now())) is not None:
-                self._sending_since = now
+            self._sending_since = now = self._clock.now()
+            while (frame := self._out.next(now)) is not None:
                 await client.send(frame)
         except ConnectionError:
             raise _Over(CarryEnd.CLIENT_GONE) from None

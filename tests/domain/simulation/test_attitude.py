@@ -180,6 +180,7 @@ def test_only_what_is_new_moves_the_attitude() -> None:
         (["It is free."], Guidance.FORBIDDEN),
         (["It is the best on the market."], Guidance.UNCONVINCED),
         (["I understand."], Guidance.OPEN_UP),
+        (["It must be that hill.", "Would you like to take it?"], Guidance.DECIDE),
         (["Hm."], Guidance.STAY_SCEPTICAL),
         (["The City 5."], Guidance.BREACH),
     ],
