@@ -12,7 +12,7 @@ import socket
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
 import aiohttp
 from aiohttp import web
@@ -34,7 +34,9 @@ from coach_server.api.rest_ops import RestOps
 from coach_server.api.rest_privacy import RestPrivacy
 from coach_server.api.rest_tools import RestTools
 from coach_server.api.sockets import Sockets
-from coach_server.app_practice import Parts, Practising, build_practice
+from coach_server.app_parts import Parts
+from coach_server.app_practice import Practising, build_practice
+from coach_server.app_simulation import Simulating, build_simulation
 from coach_server.clock import Clock, SystemClock
 from coach_server.domain.call import CallTiming
 from coach_server.errors import CoachError, ConfigError, StorageFailed
@@ -49,11 +51,11 @@ from coach_server.providers.llm.openai import OpenAILLM
 from coach_server.providers.mail import Mail
 from coach_server.providers.mail.outbox import Outbox
 from coach_server.providers.mail.ses import Ses
+from coach_server.providers.realtime import RealtimeModel
 from coach_server.providers.stt import Stt
 from coach_server.providers.stt.aws import AwsTranscribe
 from coach_server.providers.stt.deepgram import Deepgram
 from coach_server.services.access import Gate
-from coach_server.services.analysis import CallRecord
 from coach_server.services.archive import Archive
 from coach_server.services.breaker import Breaker
 from coach_server.services.call_analysis import CallAnalysis
@@ -108,6 +110,7 @@ class Replacements:
     stt: list[Stt] | None = None
     mail: Mail | None = None
     avatar: Avatar | None = None
+    realtime: RealtimeModel | None = None
     catalog: Catalog | None = None
 
 
@@ -125,6 +128,7 @@ class Coaching:
     store: CallStore
     bus: Bus
     practising: Practising
+    simulating: Simulating
     draining: bool = False
     started: asyncio.Event = field(default_factory=asyncio.Event)
 
@@ -142,6 +146,7 @@ class Coaching:
 
         await self.sio.drain("SERVER_DRAINING", notice, DRAIN_NOTICE_S)
         await self.calls.drain()
+        await self.simulating.sessions.drain()
         await self.jobs.drain(within_s=5.0)
 
 
@@ -174,7 +179,7 @@ def build_app(settings: Settings, replacements: Replacements | None = None) -> w
     offline = RulesCoach(content, detector, second_look_s=SECOND_LOOK_S)
     ears = CallEars(detector, content.facts)
     timeout_s = settings.tip_timeout_ms / 1000
-    models = {"tip": settings.openai_model, "analysis": settings.openai_model_analysis}
+    models = _roles(settings)
     written = LLMCoach(llm, prompts, models, offline, timeout_s) if llm is not None else None
     eyes = MethodEyes(detector, catalog.heads, compiled=catalog.compiled)
     detector.also_read(MethodReader(eyes, methods.default))
@@ -197,31 +202,39 @@ def build_app(settings: Settings, replacements: Replacements | None = None) -> w
     http = aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=60))
     limits = Limits(clock, settings.redis_url.get_secret_value() or None)
     mail = use.mail or _mail(settings, http, clock)
-    practising = build_practice(
-        Parts(
-            settings=settings,
-            clock=clock,
-            database=database,
-            gate=gate,
-            sockets=sockets,
-            bus=bus,
-            llm=llm,
-            models=models,
-            breaker=breaker,
-            governor=governor,
-            catalog=catalog,
-            eyes=eyes,
-            embedder=embedder,
-            http=http,
-            limits=limits,
-            mail=mail,
-            avatar=use.avatar,
-        )
+    parts = Parts(
+        settings=settings,
+        clock=clock,
+        database=database,
+        node=node,
+        gate=gate,
+        origins=origins,
+        sockets=sockets,
+        bus=bus,
+        llm=llm,
+        models=models,
+        breaker=breaker,
+        governor=governor,
+        catalog=catalog,
+        eyes=eyes,
+        embedder=embedder,
+        http=http,
+        limits=limits,
+        mail=mail,
+        avatar=use.avatar,
+        realtime=use.realtime,
     )
-    handlers = {ANALYSE: analysis.run, **practising.jobs}
-    given_up = {ANALYSE: analysis.given_up, ANALYSE_ROLEPLAY: practising.analysis.given_up}
+    practising = build_practice(parts)
+    simulating = build_simulation(parts)
+    handlers = {ANALYSE: analysis.run, **practising.jobs, **simulating.jobs}
+    given_up = {
+        ANALYSE: analysis.given_up,
+        ANALYSE_ROLEPLAY: practising.analysis.given_up,
+        **simulating.given_up,
+    }
     jobs = JobRunner(database, handlers, clock, node, on_dead=given_up)
     practising.store.on_end = jobs.wake
+    simulating.on_job(jobs.wake)
     calls = Calls(
         clock=clock,
         store=store,
@@ -241,7 +254,7 @@ def build_app(settings: Settings, replacements: Replacements | None = None) -> w
         analyse_unstored=_both(analysis.of_unstored, practising.scoring.of_unstored),
         on_stored_end=jobs.wake,
         figures=figures,
-        on_message=practising.hear,
+        on_message=_both(practising.hear, simulating.sessions.hear),
     )
     results = AudioResults(sockets)
     deepgram = _deepgram(settings, http, clock)
@@ -253,7 +266,7 @@ def build_app(settings: Settings, replacements: Replacements | None = None) -> w
         language=settings.default_language,
     )
     day_costs = DayCosts(database, governor, clock)
-    coaching = Coaching(settings, clock, node, database, sio, calls, jobs, store, bus, practising)
+    coaching = Coaching(settings, clock, node, database, sio, calls, jobs, store, bus, practising, simulating)
 
     app = web.Application(
         middlewares=[
@@ -310,6 +323,7 @@ def build_app(settings: Settings, replacements: Replacements | None = None) -> w
     Console(
         gate=gate, content=content, hands_out_tokens=hands_out_tokens, node_modules=node_modules
     ).register(app)
+    simulating.register(rest, app, hands_out_tokens=hands_out_tokens)
     PracticePages(gate=gate, hands_out_tokens=hands_out_tokens, node_modules=node_modules).register(app)
     RestTools(
         generator=Generator(llm, prompts, models, offline, breaker, governor=governor),
@@ -337,6 +351,7 @@ def build_app(settings: Settings, replacements: Replacements | None = None) -> w
             _around(lambda: _closing(limits)),
             _around(lambda: _ready(calls.run, "calls")),
             _around(lambda: _ready(practising.run, "practice")),
+            _around(lambda: _ready(simulating.sessions.run, "simulations")),
             _around(lambda: _task(jobs.run(), "jobs")),
             _around(lambda: transcriptions),
             _around(lambda: _scheduled(coaching, day_costs, retention)),
@@ -387,10 +402,19 @@ def _engine_options(settings: Settings, origins: Origins, clock: Clock) -> Engin
     )
 
 
+def _roles(settings: Settings) -> dict[str, str]:
+    """The model for the role of a prompt."""
+    return {
+        "tip": settings.openai_model,
+        "analysis": settings.openai_model_analysis,
+        "supervisor": settings.supervisor_model,
+    }
+
+
 def _governor(settings: Settings, clock: Clock) -> CostGovernor:
     return CostGovernor(
         prices=Prices.load(paths.catalog() / "prices.toml"),
-        models={"tip": settings.openai_model, "analysis": settings.openai_model_analysis},
+        models=_roles(settings),
         cheap_model=settings.openai_model_cheap,
         cap_call_usd=settings.cost_cap_usd_per_call,
         cap_day_usd=settings.cost_cap_usd_per_day,
@@ -507,12 +531,15 @@ async def _ready(
         yield
 
 
+_Told = TypeVar("_Told")
+
+
 def _both(
-    first: Callable[[CallRecord], Awaitable[None]], second: Callable[[CallRecord], Awaitable[None]]
-) -> Callable[[CallRecord], Awaitable[None]]:
-    async def one_after_the_other(record: CallRecord) -> None:
-        await first(record)
-        await second(record)
+    first: Callable[[_Told], Awaitable[None]], second: Callable[[_Told], Awaitable[None]]
+) -> Callable[[_Told], Awaitable[None]]:
+    async def one_after_the_other(told: _Told) -> None:
+        await first(told)
+        await second(told)
 
     return one_after_the_other
 
@@ -590,6 +617,7 @@ async def _sweep_practice(coaching: Coaching) -> None:
             )
         if mine:
             await coaching.practising.upkeep.sweep()
+            await coaching.simulating.sessions.sweep()
     except StorageFailed:
         logger.warning("The sweep of practice sessions was skipped: no database")
 

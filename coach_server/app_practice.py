@@ -15,6 +15,7 @@ from coach_server.api.rest_practice import RestPractice
 from coach_server.api.rest_roleplay import RestRoleplay
 from coach_server.api.roleplay_events import RoleplayEvents
 from coach_server.api.sockets import Sockets
+from coach_server.app_parts import Parts
 from coach_server.clock import Clock
 from coach_server.domain.roleplay import Timing
 from coach_server.paths import catalog
@@ -24,21 +25,14 @@ from coach_server.providers.avatar.liveavatar import LiveAvatar
 from coach_server.providers.avatar.off import Off
 from coach_server.providers.bus import Bus
 from coach_server.providers.embedder import Embedder
-from coach_server.providers.llm import LLM
-from coach_server.providers.mail import Mail
-from coach_server.services.access import Gate
 from coach_server.services.assessment import Assessor
 from coach_server.services.avatars import Avatars
-from coach_server.services.breaker import Breaker
 from coach_server.services.call_scoring import CallScoring
 from coach_server.services.call_store import SCORE
-from coach_server.services.catalog import Catalog
-from coach_server.services.costs import CostGovernor
 from coach_server.services.customer import CustomerVoice
 from coach_server.services.feedback_mail import MAIL_FEEDBACK
 from coach_server.services.jobs import Handler
 from coach_server.services.knowledge import Knowledge
-from coach_server.services.limits import Limits
 from coach_server.services.method_eyes import MethodEyes
 from coach_server.services.methodologies import Methodologies
 from coach_server.services.practice import Practice
@@ -59,30 +53,6 @@ from coach_server.services.rooms import Rooms
 from coach_server.services.scenarios import DEFAULT
 from coach_server.services.turn_judge import TurnJudge
 from coach_server.settings import Settings
-from coach_server.storage.database import Database
-
-
-@dataclass(frozen=True, slots=True)
-class Parts:
-    """What the rest of the server shares with practice. `models`: by the role of a prompt."""
-
-    settings: Settings
-    clock: Clock
-    database: Database
-    gate: Gate
-    sockets: Sockets
-    bus: Bus
-    llm: LLM | None
-    catalog: Catalog
-    models: Mapping[str, str]
-    breaker: Breaker
-    governor: CostGovernor
-    eyes: MethodEyes
-    embedder: Embedder | None
-    http: aiohttp.ClientSession
-    limits: Limits
-    mail: Mail
-    avatar: Avatar | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -177,6 +177,11 @@ class Settings(BaseSettings):
     openai_model_analysis: str = Field(
         "gpt-6-luna", validation_alias="OPENAI_MODEL_ANALYSIS", description="Model of the post-call summary."
     )
+    supervisor_model: str = Field(
+        "gpt-6-luna",
+        validation_alias=_aliases("SUPERVISOR_MODEL", "OPENAI_MODEL_SUPERVISOR"),
+        description="Model that supervises simulations. Alias OPENAI_MODEL_SUPERVISOR.",
+    )
     tip_timeout_ms: int = Field(
         3500,
         ge=200,
@@ -318,6 +323,85 @@ class Settings(BaseSettings):
         min_length=1,
         validation_alias="HEYGEN_BASE_URL",
         description="Where HeyGen answers.",
+    )
+
+    # Simulation
+    simulation_prefix: str = Field(
+        "BAT",
+        pattern="^[A-Za-z][A-Za-z0-9]{0,15}$",
+        validation_alias="SIMULATION_PREFIX",
+        description="What the ids of simulations begin with: BAT-001.",
+        json_schema_extra=_group("Simulation"),
+    )
+    simulation_grace_ms: int = Field(
+        60_000,
+        ge=0,
+        le=3_600_000,
+        validation_alias="SIMULATION_GRACE_MS",
+        description="A simulation whose line dropped can be gone on with for so long; then it is over.",
+    )
+    simulation_max_ms: int = Field(
+        1_800_000,
+        ge=60_000,
+        le=7_200_000,
+        validation_alias="SIMULATION_MAX_MS",
+        description="The longest simulation.",
+    )
+    realtime_provider: str = Field(
+        "",
+        pattern="^(|openai|offline|openai,offline)$",
+        validation_alias="REALTIME_PROVIDER",
+        description="Who speaks for the customer: openai, offline (the built-in customer; words only), or both "
+        "in this order. Empty: OpenAI when its key is set, then the built-in one.",
+    )
+    realtime_model: str = Field(
+        "gpt-realtime-2.1-mini", validation_alias="REALTIME_MODEL", description="OpenAI's speech model."
+    )
+    realtime_transcribe_model: str = Field(
+        "gpt-transcribe",
+        validation_alias="REALTIME_TRANSCRIBE_MODEL",
+        description="What writes down the trainee's words.",
+    )
+    realtime_url: str = Field(
+        "",
+        validation_alias="REALTIME_URL",
+        description="Another endpoint of the Realtime API (wss://host/v1/realtime). Empty: derived from "
+        "OPENAI_BASE_URL, else the vendor's.",
+    )
+    realtime_vad: str = Field(
+        "server",
+        pattern="^(server|semantic)$",
+        validation_alias="REALTIME_VAD",
+        description="What ends the trainee's turn: server (silence) or semantic (meaning).",
+    )
+    cost_cap_usd_per_simulation: float = Field(
+        1.5,
+        ge=0,
+        validation_alias="COST_CAP_USD_PER_SIMULATION",
+        description="Model money a simulation may cost before its customer is the built-in one. 0: no cap.",
+    )
+    files_provider: str = Field(
+        "local",
+        pattern="^(local|s3)$",
+        validation_alias="FILES_PROVIDER",
+        description="Where the data files of simulations are kept: local (DATA_DIR) or s3.",
+    )
+    s3_bucket: str = Field("", validation_alias="S3_BUCKET", description="Bucket of the data files.")
+    s3_prefix: str = Field("", validation_alias="S3_PREFIX", description="Folder in it.")
+    s3_endpoint_url: str = Field(
+        "",
+        validation_alias="S3_ENDPOINT_URL",
+        description="Another S3-compatible storage (https://host). Empty: AWS in AWS_REGION.",
+    )
+    batman_api_url: str = Field(
+        "",
+        validation_alias="BATMAN_API_URL",
+        description="Outside API that sessions can be exported to. Empty: no export.",
+    )
+    batman_api_auth: SecretStr = Field(
+        SecretStr(""),
+        validation_alias="BATMAN_API_AUTH",
+        description="Its bearer token; also the key that signs what is sent.",
     )
 
     # Speech to text
@@ -472,10 +556,18 @@ class Settings(BaseSettings):
             "DEEPGRAM_BASE_URL": self.deepgram_base_url,
             "LIVEAVATAR_BASE_URL": self.liveavatar_base_url,
             "HEYGEN_BASE_URL": self.heygen_base_url,
+            "S3_ENDPOINT_URL": self.s3_endpoint_url,
+            "BATMAN_API_URL": self.batman_api_url,
         }
         for variable, url in urls.items():
             if url and not re.match(r"https?://[^\s/]+", url):
                 found.append(f"{variable} must be a URL such as https://host/v1.")
+        if self.realtime_url and not re.match(r"(wss?|https?)://[^\s/]+", self.realtime_url):
+            found.append("REALTIME_URL must be a URL such as wss://host/v1/realtime.")
+        if self.realtime_provider.startswith("openai") and not self.openai_api_key.get_secret_value():
+            found.append(f"OPENAI_API_KEY is needed for REALTIME_PROVIDER={self.realtime_provider}.")
+        if self.files_provider == "s3" and not self.s3_bucket:
+            found.append("S3_BUCKET is needed for FILES_PROVIDER=s3.")
         found += self._avatar_problems()
         if not self.is_production:
             return found

@@ -153,7 +153,7 @@ def check_encryption(settings: Settings) -> Iterator[Finding]:
     elif settings.is_production:
         yield fail(
             "encryption",
-            "DATA_ENCRYPTION_KEY is empty: production does not start, for words would be stored as plain text",
+            "DATA_ENCRYPTION_KEY is empty: production does not start, words would be plain text",
             "set it to the output of: openssl rand -base64 32; keep a copy, without it nothing can be read",
         )
     else:

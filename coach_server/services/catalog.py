@@ -22,6 +22,10 @@ from coach_server.services.method_head import MethodHead, load_heads
 from coach_server.services.methodologies import Methodologies
 from coach_server.services.prompts import Prompts
 from coach_server.services.scenarios import Scenarios
+from coach_server.services.simulation.director import Director
+from coach_server.services.simulation.guidance import GuidanceWords
+from coach_server.services.simulation.nods import Nods
+from coach_server.services.simulation.personas import Personas
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,6 +41,10 @@ class Catalog:
     compiled: dict[tuple[str, str], MethodCues]
     scenarios: Scenarios
     customers: CustomerWords
+    personas: Personas
+    director: Director
+    guidance: GuidanceWords
+    nods: Nods
 
     @classmethod
     def load(cls) -> Catalog:
@@ -55,4 +63,8 @@ class Catalog:
             compiled=compile_all(methods.all(), cues.values()),
             scenarios=Scenarios.load(home / "scenarios", methods),
             customers=CustomerWords.load(home / "customers"),
+            personas=Personas.load(),
+            director=Director.load(home / "simulation" / "director.toml"),
+            guidance=GuidanceWords.load(home / "simulation" / "guidance.toml"),
+            nods=Nods.load(home / "simulation" / "nods.toml"),
         )

@@ -149,9 +149,9 @@ class CostGovernor:
     _today: Spent = field(default_factory=Spent)
     _by_model: dict[str, Spent] = field(default_factory=dict)
 
-    def meter(self) -> Meter:
-        """The meter of a new conversation."""
-        return Meter(self)
+    def meter(self, cap_usd: float | None = None) -> Meter:
+        """The meter of a new conversation. `cap_usd`: its own cap in place of `cap_call_usd`."""
+        return Meter(self, self.cap_call_usd if cap_usd is None else cap_usd)
 
     def add(self, usage: Usage) -> int:
         """Count it for the day and the model; its cost in pico-USD."""
@@ -167,12 +167,13 @@ class CostGovernor:
             self._day, self._today, self.elsewhere_pico_usd = day, Spent(), 0
         return self._today
 
-    def spending(self, call: Spent) -> Spending:
-        """What a conversation that has spent this much may still use."""
+    def spending(self, call: Spent, cap_usd: float | None = None) -> Spending:
+        """What a conversation that has spent this much may still use; `cap_usd` as for `meter`."""
+        cap_call = self.cap_call_usd if cap_usd is None else cap_usd
         day = self.today.pico_usd + self.elsewhere_pico_usd
         shares = [
             spent / (cap * PICO_PER_USD)
-            for spent, cap in ((call.pico_usd, self.cap_call_usd), (day, self.cap_day_usd))
+            for spent, cap in ((call.pico_usd, cap_call), (day, self.cap_day_usd))
             if cap > 0
         ]
         share = max(shares, default=0.0)
@@ -180,8 +181,8 @@ class CostGovernor:
             return Spending.NONE
         return Spending.CHEAP if share >= self.soft_share else Spending.FULL
 
-    def model_for(self, role: str, call: Spent) -> str | None:
-        match self.spending(call):
+    def model_for(self, role: str, call: Spent, cap_usd: float | None = None) -> str | None:
+        match self.spending(call, cap_usd):
             case Spending.FULL:
                 return self.models.get(role, self.cheap_model)
             case Spending.CHEAP:
@@ -197,8 +198,9 @@ class CostGovernor:
 class Meter:
     """What one conversation has spent, and which model it may use next."""
 
-    def __init__(self, governor: CostGovernor) -> None:
+    def __init__(self, governor: CostGovernor, cap_usd: float) -> None:
         self._governor = governor
+        self._cap_usd = cap_usd
         self.spent = Spent()
 
     def add(self, usage: Usage) -> None:
@@ -206,11 +208,11 @@ class Meter:
 
     def model_for(self, role: str) -> str | None:
         """The model for a prompt's role, None when a cap is reached."""
-        return self._governor.model_for(role, self.spent)
+        return self._governor.model_for(role, self.spent, self._cap_usd)
 
     @property
     def spending(self) -> Spending:
-        return self._governor.spending(self.spent)
+        return self._governor.spending(self.spent, self._cap_usd)
 
     def public(self) -> dict[str, Any]:
         """What the client is told at the end of its call."""

@@ -33,6 +33,7 @@ NEEDED = (
     "generate_coach",
     "generate_customer",
     "customer",
+    "supervise",
     "check_reply",
     "evaluate",
     "assess",

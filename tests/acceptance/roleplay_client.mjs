@@ -1,6 +1,6 @@
-// Behaves as the web client of the roleplay does (contract roleplay-hugo.md §1): REST by fetch, Socket.IO by the
-// npm client, bare payloads, a stop without body and without Content-Type, and feedback by polling until the first
-// success. Commands come as JSON lines on stdin, what happens goes out as JSON lines on stdout.
+// Behaves as the web client of the roleplay does (contract roleplay-hugo.md §1): REST by fetch, Socket.IO by
+// the npm client, bare payloads, a stop without body and without Content-Type, and feedback by polling until the
+// first success. Commands come as JSON lines on stdin, what happens goes out as JSON lines on stdout.
 import readline from "node:readline";
 import { io } from "socket.io-client";
 

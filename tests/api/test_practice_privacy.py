@@ -18,10 +18,12 @@ import pytest
 from loguru import logger
 from sqlalchemy import select, update
 
+from coach_server.api import export_out
 from coach_server.clock import SystemClock
 from coach_server.providers.mail.outbox import Outbox
 from coach_server.services.retention import Retention
 from coach_server.storage import jobs as job_rows
+from coach_server.storage import practice
 from coach_server.storage.tables import drills, jobs, roleplay_sessions, users
 from coach_server.testing import ManualClock
 from tests.api.test_privacy import DATA_KEY as KEY_OF_DATA
@@ -29,6 +31,7 @@ from tests.api.test_privacy import DAY_S, as_user, letters, stored
 from tests.fakes import liveavatar
 from tests.fakes.heygen import status as failing
 from tests.fakes.liveavatar import FakeLiveAvatar
+from tests.fakes.openai import FakeOpenAI
 from tests.serving import OTHER_KEY, Server, connected, serving
 from tests.trust.calling import until
 from tests.trust.talking import SESSIONS, Talker, talking
@@ -210,6 +213,30 @@ async def test_an_avatar_vendor_that_fails_is_asked_to_erase_again(tmp_path: Pat
         assert "zanzibar" not in await left(server)
 
 
+@pytest.mark.timeout(60)
+async def test_what_a_model_said_of_a_user_is_erased_with_the_user(tmp_path: Path, database_url: str) -> None:
+    async with FakeOpenAI() as fake:
+        model = {"OPENAI_API_KEY": "sk-test", "OPENAI_BASE_URL": fake.base_url}
+        async with (
+            serving(tmp_path, DATABASE_URL=database_url, **model) as server,
+            talking(server) as talker,
+        ):
+            first, feedback = await talker.practise(ANN, *LINES)
+            assert feedback["source"] == "openai"
+            async with server.coaching.database.read() as conn:
+                kept = await practice.feedback(conn, first)
+            assert kept is not None and kept.judgement
+            await talker.practise(ANN, *LINES)
+            assert (await talker.ask("DELETE", f"/api/users/{ANN}"))[0] == 200
+            await until(lambda: is_quiet(server))
+            assert "zanzibar" not in await left(server)
+            # Nothing of it is remembered for somebody else who says the same.
+            asked = len([seen for seen in fake.requests if seen.schema_name == "assessment"])
+            _, other = await talker.practise("bob", *LINES)
+            assert other["source"] == "openai"
+            assert len([seen for seen in fake.requests if seen.schema_name == "assessment"]) > asked
+
+
 # --- export
 
 
@@ -221,6 +248,7 @@ async def test_an_export_has_all_that_was_practised(tmp_path: Path, database_url
         await practise(server, talker, "bob")
         status, document = await as_user(server, "GET", f"/api/users/{ANN}/export", ANN)
         assert status == 200
+        export_out.UserExport.model_validate(document)
         assert document["userId"] == ANN
         assert document["settings"]["feedbackEmail"] == LETTERS_TO
         assert document["settings"]["consent"] == {"given": True}
@@ -259,6 +287,7 @@ async def test_what_cannot_be_read_is_named_in_an_export_and_does_not_stop_it(tm
             await conn.execute(update(users).values(feedback_email="\x1fenc1.k1.AAAA"))
         status, document = await as_user(server, "GET", f"/api/users/{ANN}/export", ANN)
         assert status == 200
+        export_out.UserExport.model_validate(document)
         assert document["settings"] == {"userId": ANN, "unreadable": True}
         assert {"sessionId": done.ids["practice"], "unreadable": True} in document["sessions"]
         assert len(document["sessions"]) == len(done.ids)

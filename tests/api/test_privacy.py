@@ -16,7 +16,7 @@ import pytest
 from loguru import logger
 from sqlalchemy import select, text, update
 
-from coach_server.api import wire_out
+from coach_server.api import export_out, wire_out
 from coach_server.clock import Clock
 from coach_server.errors import StorageFailed
 from coach_server.providers.mail.outbox import Outbox
@@ -331,7 +331,7 @@ async def test_an_export_has_all_that_is_stored_of_the_user(
             await call(bob)
         status, document = await as_user(server, "GET", "/api/users/ann/export", "ann")
         assert status == 200
-        wire_out.UserExport.model_validate(document)
+        export_out.UserExport.model_validate(document)
         exported = document["conversations"]
         assert [one["conversationId"] for one in exported] == ids[::-1]
         for one in exported:
@@ -360,7 +360,7 @@ async def test_what_cannot_be_read_is_named_and_does_not_stop_an_export(tmp_path
             await conn.execute(update(t).where(t.c.id == second).values(state={"enc": "\x1fenc1.k1.AAAA"}))
         status, document = await as_user(server, "GET", "/api/users/ann/export", "ann")
         assert status == 200
-        wire_out.UserExport.model_validate(document)
+        export_out.UserExport.model_validate(document)
         broken, whole = document["conversations"]
         assert broken == {"conversationId": second, "unreadable": True}
         assert whole["conversationId"] == first

@@ -112,6 +112,14 @@ async def test_a_session_too_short_to_judge_has_feedback_without_a_score(tmp_pat
         assert (progress["totalSessions"], progress["scoredSessions"], progress["averageScore"]) == (1, 0, 0)
 
 
+async def test_a_talk_that_goes_on_to_the_discovery_is_judged_there_too(tmp_path: Path) -> None:
+    """What was asked after the opening once was not heard at all."""
+    async with serving(tmp_path) as server:
+        feedback = await Desk(server).practise()
+        assert feedback["phases"]["1"] is not None and feedback["phases"]["2"] is not None
+        assert any(name.startswith("2.") for name in feedback["techniquesUsed"])
+
+
 async def test_quotes_of_the_evidence_were_really_said(tmp_path: Path) -> None:
     async with serving(tmp_path) as server:
         feedback = await Desk(server).practise()
@@ -228,6 +236,19 @@ async def test_a_model_that_fails_leaves_a_provisional_score_that_is_made_good_l
             progress = await desk.progress()
             assert (progress["totalSessions"], progress["averageScore"]) == (1, second["overallScore"])
             assert len(await desk.drills()) == len(first["drills"])
+
+
+async def test_beyond_fifty_an_hour_the_rules_judge_alone_and_say_so(tmp_path: Path) -> None:
+    async with with_model(tmp_path) as (server, fake):
+        fake.on_request = assessing(90)
+        limits = server.coaching.practising.analysis._limits
+        for _ in range(50):
+            await limits.check("analysis", "default/ann")
+        desk = Desk(server)
+        feedback = await desk.practise()
+        assert (feedback["provisional"], feedback["source"]) == (True, "offline")
+        assert feedback["overallScore"] is not None
+        assert (await desk.practise(user="bob"))["source"] == "openai"
 
 
 async def test_what_a_model_invents_does_not_reach_the_feedback(tmp_path: Path) -> None:

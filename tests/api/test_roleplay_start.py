@@ -180,6 +180,25 @@ async def test_a_session_follows_the_method_of_its_scenario(tmp_path: Path) -> N
             await desk.ask("GET", f"/api/roleplay/techniques?methodology={one['id']}&language=he")
 
 
+async def test_every_method_can_be_walked_through_to_its_end(tmp_path: Path) -> None:
+    async with serving(tmp_path) as server:
+        desk = Desk(server)
+        for one in (await desk.ask("GET", "/api/methodologies"))["methodologies"]:
+            started = await desk.start(one["id"], methodology=one["id"])
+            session_id = started["sessionId"]
+            steps = [step["id"] for phase in started["scenarioFlow"] for step in phase["steps"]]
+            async with joined(server, started) as client:
+                for step in steps:
+                    answer = await client.ask("step:complete", {"sessionId": session_id, "stepId": step})
+                    assert answer["ok"], (one["id"], step, answer)
+                flow = [phase["id"] for phase in one["phases"]]
+                await client.wait_for("phase:completed", len(flow))
+                assert [told["phaseId"] for told in client.told("phase:completed")] == flow
+            assert set((await desk.stop(session_id))["stepsCompleted"]) == set(steps)
+            path = f"/api/roleplay/users/{one['id']}/progress?methodology={one['id']}"
+            assert (await desk.ask("GET", path))["completedPhases"] == flow
+
+
 async def test_where_consent_is_required_nothing_is_kept_without_it(tmp_path: Path) -> None:
     async with serving(tmp_path, CONSENT_REQUIRED=True) as server:
         desk = Desk(server)

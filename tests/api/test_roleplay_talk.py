@@ -265,6 +265,24 @@ async def test_a_reader_that_leaves_a_stream_leaves_the_session_usable(tmp_path:
         assert (await desk.message(session_id, "En daarna?", messageId="m2"))["reply"]["text"]
 
 
+async def test_a_message_sent_while_the_customer_still_speaks_is_answered_after_it(tmp_path: Path) -> None:
+    async with with_model(tmp_path) as (server, fake):
+        started = await Desk(server).start()
+        session_id = started["sessionId"]
+        slow = answer(WORDS, every_s=0.02, piece=8)
+        fake.on_request = lambda seen: slow if seen.streamed else valid(seen)
+        async with joined(server, started) as client:
+            for number in (1, 2):
+                said = {"sessionId": session_id, "text": OPENING, "messageId": f"m{number}"}
+                await client.send("roleplay:message", said)
+            await client.wait_for("roleplay:reply", 2)
+            told = [(name, payload["messageId"]) for name, payload in client.events if "reply" in name]
+            first = told.index(("roleplay:reply", "m1"))
+            assert {message for _, message in told[: first + 1]} == {"m1"}
+            assert {message for _, message in told[first + 1 :]} == {"m2"}
+            assert client.told("ERROR") == []
+
+
 async def test_a_model_that_never_answers_holds_nobody_up(tmp_path: Path) -> None:
     async with with_model(tmp_path) as (server, fake):
         desk = Desk(server)

@@ -36,6 +36,8 @@ from tests.serving import serving
 
 STRONG = "3f9c1b7a5d2e48069b8c7d6e5f4a3b2c"
 SECRET = "sk-very-secret-0123456789"
+LIVE = {"LIVEAVATAR_API_KEY": "k", "LIVEAVATAR_AVATAR_ID": "0b3f8d9e-6f2b-4a52-8a0c-6f3d1f4f9a11"}
+HEYGEN = {"HEYGEN_API_KEY": "k", "HEYGEN_AVATAR_ID": "Anna_public"}
 TODAY = datetime.datetime(2026, 11, 21, 12, tzinfo=datetime.UTC)
 
 

@@ -140,7 +140,7 @@ def test_the_purse_of_a_call_survives_a_restart() -> None:
     "broken", [{}, {"pico_usd": "many"}, {"calls": -3}, {"calls": True}, {"x": 1}], ids=str
 )
 def test_a_broken_counter_does_not_keep_a_call_from_coming_back(broken: dict[str, object]) -> None:
-    meter = Meter(governor())
+    meter = governor().meter()
 
     meter.restore(broken)
 

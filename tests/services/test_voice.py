@@ -77,8 +77,8 @@ class Client(Watched):
     def says(self, frame: object) -> None:
         self._in.put_nowait(frame if isinstance(frame, str) else json.dumps(frame))
 
-    def speaks(self, pcm: bytes) -> None:
-        self.says({"type": "audio", "data": base64.b64encode(pcm).decode()})
+    def speaks(self, pcm: bytes, form: str = '{"type":"audio","data":"%s"}') -> None:
+        self.says(form % base64.b64encode(pcm).decode())
 
     def leaves(self) -> None:
         self._in.put_nowait(None)
@@ -219,6 +219,23 @@ async def test_the_trainees_audio_reaches_the_model_unchanged(stage: Stage) -> N
     connection = await stage.fake.connection()
     await stage.fake.until(lambda: len(connection.audio) == len(pcm))
     assert bytes(connection.audio) == pcm
+
+
+@pytest.mark.parametrize(
+    "form",
+    [
+        '{"type":"audio","data":"%s"}',
+        '{"type": "audio", "data": "%s"}',
+        '{"data":"%s","type":"audio"}',
+        '{"type":"audio","data":"%s","seq":"1"}',
+        ' {"type":"audio","data":"%s"} ',
+    ],
+)
+async def test_audio_is_taken_in_whatever_form_json_allows(stage: Stage, form: str) -> None:
+    stage.client.speaks(tone(20), form)
+    connection = await stage.fake.connection()
+    await stage.fake.until(lambda: connection.audio)
+    assert bytes(connection.audio) == tone(20)
 
 
 async def test_the_customers_audio_reaches_the_client_unchanged_in_the_seeds_shape(stage: Stage) -> None:

@@ -2,8 +2,8 @@
 
     outcome          when
     compliance_fail  a breach of the rules; at once, whatever else is true
-    converted        the trainee has asked for the decision: at 8 or more and not falling, or at 6 or more
-                     and rising; unasked: at 8 or more in two evaluations in a row, or at 10
+    converted        the trainee has asked for the decision: at 6 or more, above the start, not falling;
+                     unasked: at 8 or more in two evaluations in a row, or at 10
     walked_away      attitude 1 or less and below the start; or more than two below the start in two
                      evaluations in a row; never at the first evaluation
     rejected         from exchange 6 on below 4 and falling; from exchange 8 on below 4 and not rising
@@ -108,9 +108,12 @@ def agreed(wanted: Outcome, standing: Standing) -> Outcome | None:
 
 
 def may_convert(standing: Standing) -> bool:
-    if standing.attitude >= SURE_AT:
-        return standing.direction is not Direction.FALLING
-    return standing.attitude >= CONVERT_AT and standing.direction is Direction.RISING
+    """The contract's "6 and rising", where rising means since the start: asking for the decision moves
+    nothing by itself, and must not be what spoils it."""
+    if standing.direction is Direction.FALLING:
+        return False
+    risen = standing.attitude > standing.initial or standing.direction is Direction.RISING
+    return standing.attitude >= SURE_AT or (standing.attitude >= CONVERT_AT and risen)
 
 
 def _is_sure(standing: Standing) -> bool:

@@ -1,4 +1,4 @@
-"""What the offline customer makes of the trainee's words: what is asked, touched, offered, and how it is put."""
+"""What the offline customer makes of the trainee's words: what is asked, touched and offered."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ STARTS = 3
 
 @dataclass(frozen=True, slots=True)
 class Heard:
-    """`topics`: plain questions that the customer can answer, checks first, then in their order. `asks`: there
-    is a question in it. The flags are the trade's cues; `offers`: a product or a pitch; `touched`: ids of weak
-    points."""
+    """`topics`: plain questions that the customer can answer, checks first, then the clearest. `asks`: there
+    is a question in it. The flags are the trade's cues; `offers`: a product or a pitch; `touched`: ids of
+    weak points."""
 
     words: Words
     topics: tuple[str, ...]

@@ -35,15 +35,16 @@ ANGRY, COLD, WARM, WON = 1.5, 3.0, 5.0, 6.0
 PUSHES = 3
 LAST_TURNS = 2
 FIRST_OBJECTION = 2
+ENOUGH_OBJECTIONS = 3
 
 Found: TypeAlias = "str | None"
 
 
 @dataclass(frozen=True, slots=True)
 class OfflineState:
-    """What he remembers; serialisable. `said`: keys of the lines he used, oldest first; `told`: how many lines
-    of each topic; `raised`: objections in order; `pending`: the one that waits for an answer; `seed`: varies
-    his words from session to session."""
+    """What he remembers; serialisable. `said`: keys of the lines he used, oldest first; `told`: how many
+    lines of each topic; `raised`: objections in order; `pending`: the one that waits for an answer;
+    `insisted`: it was passed over once; `seed`: varies his words from session to session."""
 
     seed: int = 0
     turns: int = 0
@@ -105,6 +106,8 @@ class _Reply:
         self._heard: Heard = hear(cast.persona, cast.domain, cast.language, moment.text)
         self._spoken = [same_words(u.text) for u in moment.history if u.role is Role.AVATAR]
         self._ends: Outcome | None = None
+        if self._spoken and not state.said:
+            self._recall()
 
     def made(self) -> OfflineReply:
         if self._state.over:
@@ -225,11 +228,18 @@ class _Reply:
         mood = self._moment.attitude
         if mood < ANGRY and self._state.turns > 1:
             return self._from("annoyed", "sceptical")
-        if mood >= WON and self._moment.phase is TalkPhase.DECIDING and not self._state.pending:
-            return self._from("convinced", "interested")
         if mood >= WON:
-            return self._from("interested", "convinced")
+            return self._almost_won()
         return self._resistance() or self._from(*(("interested", "sceptical") if mood >= COLD else _COOL))
+
+    def _almost_won(self) -> str:
+        """He still wants to know some things; what he agrees to he keeps for the moment he is asked."""
+        last = self._state.turns >= self._cast.scenario.max_exchanges - LAST_TURNS
+        if last and self._moment.phase is TalkPhase.DECIDING and not self._state.pending:
+            return self._from("convinced", "interested")
+        if not self._state.pending and len(self._state.raised) < ENOUGH_OBJECTIONS and self._heard.offers:
+            return self._raised() or self._from("interested")
+        return self._from("interested", "convinced")
 
     def _resistance(self) -> Found:
         """An objection when something is on the table; before that only doubt. One that was passed over is
@@ -290,6 +300,19 @@ class _Reply:
         self._state = replace(self._state, over=True)
         lines = self._phrases.farewells.get(outcome, {})
         return self._line(f"farewell.{outcome}", lines) or self._from("annoyed", "sceptical")
+
+    def _recall(self) -> None:
+        """Takes up a talk that was broken off or that a model led: what was objected and told counts."""
+        raised = [o.id for o in self._persona.objections if self._any_said(o.says)]
+        language = self._cast.language
+        told = {
+            topic: sum(self._was_said("", line) for line in pick(lines, language))
+            for topic, lines in self._phrases.facts.items()
+        }
+        self._state = replace(self._state, raised=tuple(raised), told={t: n for t, n in told.items() if n})
+
+    def _any_said(self, lines: Mapping[str, Lines]) -> bool:
+        return any(self._was_said("", line) for line in pick(lines, self._cast.language))
 
     # Lines
 

@@ -38,7 +38,7 @@ class RealtimeSpec:
 
 @dataclass(slots=True)
 class AudioOut:
-    """The customer's voice. Not frozen like the others, for it is made for every frame, and that is slower."""
+    """The customer's voice. Not frozen like the others: it is made for every frame, and frozen is slower."""
 
     audio: Audio
     item_id: str

@@ -127,14 +127,16 @@ class OpenAIRealtime:
 
 @dataclass(slots=True)
 class Line:
-    """One socket and what was read from it. `sending_since`: a frame has been waiting from then on."""
+    """One socket and what was read from it. `sending`, `sent`: frames that wait to go out, and that went."""
 
     socket: aiohttp.ClientWebSocketResponse
     reading: wire.Reading
     clock: Clock
     opened_at: float = 0.0
     wants_answer: bool = False
-    sending_since: float | None = None
+    sending: int = 0
+    sent: int = 0
+    sent_before: int = -1
 
     @property
     def quiet(self) -> bool:
@@ -143,17 +145,20 @@ class Line:
     async def send(self, frame: str) -> None:
         """Raises ProviderError. It has no limit of its own, a timer for each frame costs as much as sending
         it: `is_stuck` is asked now and then instead."""
-        if self.sending_since is None:
-            self.sending_since = self.clock.now()
+        self.sending += 1
         try:
             await self.socket.send_str(frame)
         except (aiohttp.ClientError, ConnectionError, OSError) as error:
             raise ProviderError("The speech model closed the line.", retryable=True) from error
         finally:
-            self.sending_since = None
+            self.sending -= 1
+            self.sent += 1
 
     def is_stuck(self) -> bool:
-        return self.sending_since is not None and self.clock.now() >= self.sending_since + STUCK_S
+        """Whether nothing went out since this was asked last, although something waits."""
+        stuck = self.sending > 0 and self.sent == self.sent_before
+        self.sent_before = self.sent
+        return stuck
 
     async def hang_up(self) -> None:
         """A vendor that reads nothing does not take our goodbye either."""
@@ -168,16 +173,16 @@ class Line:
             message = await self.socket.receive()
             if message.type is not aiohttp.WSMsgType.TEXT:
                 raise closed(self.socket)
-            for event in self.understand(message.data, self.clock.now()):
+            for event in self.understand(message.data):
                 if isinstance(event, Lost):
                     raise event.error
             if self.reading.refused:
                 logger.warning("realtime session refused", code=self.reading.refused)
                 raise ProviderError("The speech model did not accept these settings.")
 
-    def understand(self, data: str, now: float) -> list[RealtimeEvent]:
+    def understand(self, data: str) -> list[RealtimeEvent]:
         try:
-            return self.reading.understand(orjson.loads(data), now)
+            return self.reading.understand(orjson.loads(data), self.clock)
         except handshake.UNREADABLE:
             error = ProviderError("The speech model sent something unreadable.", retryable=True)
             return [Lost(error, retryable=True)]
@@ -311,7 +316,7 @@ class OpenAIConnection:
         async for message in line.socket:
             if message.type is not aiohttp.WSMsgType.TEXT:
                 continue
-            events = line.understand(message.data, self._clock.now())
+            events = line.understand(message.data)
             if len(events) == 1 and isinstance(events[0], AudioOut) and self._line is line:
                 if not self._events.offer(events[0]):
                     await self._events.put(events[0])
@@ -364,7 +369,7 @@ class OpenAIConnection:
     async def _watch(self) -> None:
         """Hang up on a vendor that takes no more audio; the reader then opens another line."""
         while True:
-            await self._clock.sleep_until(self._clock.now() + STUCK_S / 2)
+            await self._clock.sleep_until(self._clock.now() + STUCK_S)
             line = self._line
             if line is not None and line.is_stuck():
                 await line.hang_up()

@@ -13,6 +13,7 @@ from typing import Any
 
 import orjson
 
+from coach_server.clock import Clock
 from coach_server.domain.simulation.ordering import Line, Ordering
 from coach_server.domain.simulation.talk import Role
 from coach_server.errors import ProviderError
@@ -48,6 +49,8 @@ _VAD: Mapping[str, Mapping[str, Any]] = {
     },
     "semantic": {"type": "semantic_vad", "eagerness": "auto"},
 }
+_AUDIO = ("response.output_audio.delta", "response.audio.delta")
+_DRAFT = ("response.output_audio_transcript.delta", "response.audio_transcript.delta")
 # The turn is ours: see providers/realtime, and domain/simulation/bargein for why.
 _OURS = {"create_response": False, "interrupt_response": False}
 _ROLES = {"user": Role.TRAINEE, "assistant": Role.AVATAR}
@@ -157,13 +160,28 @@ class Reading:
     _calls: dict[str, str] = field(default_factory=dict)
     _ended: set[str] = field(default_factory=set)
 
-    def understand(self, message: Mapping[str, Any], now: float) -> list[RealtimeEvent]:
+    def understand(self, message: Mapping[str, Any], clock: Clock) -> list[RealtimeEvent]:
         """Events of one message. Raises what reading an unexpected shape raises (handshake.UNREADABLE)."""
+        kind = message.get("type")
+        if kind in _AUDIO:  # the hot path: not even the clock is asked
+            return self._audio(message)
+        if kind in _DRAFT:
+            return self._draft(message)
+        return self._words_and_turns(message, clock.now())
+
+    def overdue(self, now: float) -> list[RealtimeEvent]:
+        """Words that waited too long for others."""
+        return _heard(self.ordering.overdue(now))
+
+    def rest(self, now: float) -> list[RealtimeEvent]:
+        """What was understood and not told yet, when the line is gone."""
+        events: list[RealtimeEvent] = []
+        for item_id in list(self._drafts):
+            events += self._finish_draft(item_id, now)
+        return events + _heard(self.ordering.flush())
+
+    def _words_and_turns(self, message: Mapping[str, Any], now: float) -> list[RealtimeEvent]:
         match message.get("type"):
-            case "response.output_audio.delta" | "response.audio.delta":
-                return self._audio(message)
-            case "response.output_audio_transcript.delta" | "response.audio_transcript.delta":
-                return self._draft(message)
             case "response.output_audio_transcript.done" | "response.audio_transcript.done":
                 return self._said(message["item_id"], message["transcript"], now)
             case "response.output_text.done" | "response.text.done":
@@ -178,17 +196,6 @@ class Reading:
                 return self._committed(message, now)
             case _:
                 return self._seldom(message, now)
-
-    def overdue(self, now: float) -> list[RealtimeEvent]:
-        """Words that waited too long for others."""
-        return _heard(self.ordering.overdue(now))
-
-    def rest(self, now: float) -> list[RealtimeEvent]:
-        """What was understood and not told yet, when the line is gone."""
-        events: list[RealtimeEvent] = []
-        for item_id in list(self._drafts):
-            events += self._finish_draft(item_id, now)
-        return events + _heard(self.ordering.flush())
 
     def _seldom(self, message: Mapping[str, Any], now: float) -> list[RealtimeEvent]:
         match message.get("type"):

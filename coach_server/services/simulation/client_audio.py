@@ -10,6 +10,17 @@ MAX_BYTES = 64 * 1024
 _MAX_CHARS = (MAX_BYTES + 2) // 3 * 4
 
 
+_HEAD, _TAIL = '{"type":"audio","data":"', '"}'
+
+
+def audio_frame(frame: str) -> Audio | None:
+    """The audio of a frame that has the seed's two members and nothing else, without a blank; None when it
+    has another form or is wrong: then it must be parsed."""
+    if frame.startswith(_HEAD) and frame.endswith(_TAIL):
+        return audio_of(frame[len(_HEAD) : -len(_TAIL)])
+    return None
+
+
 def audio_of(data: object) -> Audio | None:
     """16-bit mono PCM of a base64 text, 64 kB at most; None when it is none of that."""
     if not isinstance(data, str) or not 0 < len(data) <= _MAX_CHARS:

@@ -1,5 +1,5 @@
-"""What clients do with simulations beside talking: make them, upload events, get what they came to, send it on;
-and the personas and scenarios there are."""
+"""What clients do with simulations beside talking: make them, upload events, get what they came to, send it
+on; and the personas and scenarios there are."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from typing import Any
 
 from coach_server.clock import Clock
 from coach_server.domain.methodology import say
+from coach_server.domain.simulation.attitude import shown
 from coach_server.domain.simulation.persona import SimPersona, SimScenario, pick
 from coach_server.errors import Conflict, Invalid, NotFound, Unavailable
 from coach_server.services.access import Principal
@@ -182,7 +183,7 @@ def persona_told(persona: SimPersona, language: str) -> dict[str, Any]:
         "age": persona.age,
         "description": say(persona.description, language),
         "voice": persona.voice,
-        "initialAttitude": round(persona.initial_attitude),
+        "initialAttitude": shown(persona.initial_attitude),
         "traits": list(pick(persona.traits, language)),
         "languages": list(persona.languages),
         "domain": persona.domain,

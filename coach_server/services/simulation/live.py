@@ -18,6 +18,7 @@ from pydantic import TypeAdapter
 
 from coach_server.clock import Clock
 from coach_server.domain.simulation import compliance
+from coach_server.domain.simulation.attitude import shown
 from coach_server.domain.simulation.effects import (
     AskVerdict,
     CameBack,
@@ -54,7 +55,7 @@ from coach_server.domain.simulation.talk import (
 )
 from coach_server.errors import CoachError, ProviderError
 from coach_server.providers.realtime import Connection, EndRequested, Expiring, Lost, Resumed
-from coach_server.services.costs import Meter
+from coach_server.services.costs import Meter, Spending
 from coach_server.services.live import Alarm, Inbox
 from coach_server.services.simulation.diary import Diary
 from coach_server.services.simulation.director import Director
@@ -358,12 +359,12 @@ class LiveSimulation:
             case Cut():
                 self._cut(item)
             case Spoken():
-                for usage in item.usage:
-                    self.meter.add(usage)
+                await self._spent(item)
             case PlayedOut():
                 await self._apply(PlaybackDone(), group)
             case EndRequested():
-                await self._apply(ToolEnd(item.reason), group)
+                playing_s = self._voice.playing_s if self._voice is not None else 0.0
+                await self._apply(ToolEnd(item.reason, playing_s), group)
             case ClientMessage():
                 await self._client_says(item.message, group)
             case Trouble():
@@ -384,7 +385,7 @@ class LiveSimulation:
         self._tell(
             {
                 "type": "attitude",
-                "value": round(self.machine.attitude),
+                "value": shown(self.machine.attitude),
                 "direction": self.machine.direction.value,
             }
         )
@@ -416,6 +417,14 @@ class LiveSimulation:
         if self.row.store_transcript:
             session_id = self.id
             self._diary.put(lambda conn: simulations.replace_utterance(conn, session_id, heard))
+
+    async def _spent(self, spoken: Spoken) -> None:
+        """Beyond the cap the line is closed, and the built-in customer takes over."""
+        for usage in spoken.usage:
+            self.meter.add(usage)
+        if self.meter.spending is Spending.NONE:
+            logger.bind(session=self.id).info("A simulation has spent what it may")
+            await self._hang_up()
 
     async def _client_says(self, message: Mapping[str, Any], group: asyncio.TaskGroup) -> None:
         try:
@@ -497,7 +506,7 @@ class LiveSimulation:
             self.row,
             last_seen_at=self.tools.clock.now(),
             exchanges=self.machine.exchanges,
-            final_attitude=round(self.machine.attitude),
+            final_attitude=shown(self.machine.attitude),
             state={
                 "machine": _machine.dump_python(self.machine, mode="json"),
                 "tag": self.steering.tag,

@@ -1,5 +1,5 @@
-"""The customer when no speech model is there: rules and the persona's own lines (domain/simulation/offline.py),
-behind the same seam as a vendor's model. He reads words and answers in words; he hears no audio."""
+"""The customer when no speech model is there: rules and the persona's own lines (domain/simulation/
+offline.py), behind the same seam as a vendor's model. He reads words and answers in words; he hears no audio."""
 
 from __future__ import annotations
 

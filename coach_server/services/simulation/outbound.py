@@ -39,6 +39,10 @@ class Outbound:
     def has_audio(self) -> bool:
         return bool(self._audio)
 
+    @property
+    def waiting_ms(self) -> float:
+        return self._bytes / BYTES_PER_MS
+
     def put(self, message: Mapping[str, Any]) -> None:
         if len(self._frames) >= MOST_FRAMES:
             self.full = True

@@ -108,7 +108,7 @@ class _PersonaHead(_Strict):
     voice: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,39}$")] = "verse"
     initial_attitude: Annotated[float, Field(ge=0, le=10)]
     right_products: Annotated[list[_Id], Field(min_length=1, max_length=20)]
-    scoring: dict[Literal["empathy", "argumentQuality", "persistence", "adaptability"], float]
+    scoring: dict[str, float]
     worth: dict[_Name, Annotated[float, Field(ge=0, le=2)]] = {}
 
 
@@ -152,6 +152,8 @@ def persona_from(document: Mapping[str, Any]) -> SimPersona:
 
 
 def _weights(scoring: Mapping[str, float]) -> None:
+    if odd := sorted(set(scoring) - set(CATEGORIES)):
+        raise Invalid("There is no such category.", field=f"scoring.{odd[0]}")
     for category in CATEGORIES:
         if not 0 <= scoring.get(category, -1) <= 1:
             raise Invalid("A weight from 0 to 1 is needed.", field=f"scoring.{category}")
@@ -417,7 +419,9 @@ def _validated(model: type[_Made], data: object, prefix: str) -> _Made:
     except ValidationError as error:
         first = error.errors(include_input=False, include_url=False)[0]
         field = prefix + ".".join(str(part) for part in first["loc"] if part != "[key]")
-        raise Invalid(f"{first['msg'].removeprefix('Value error, ')}.", field=field.rstrip(".") or None) from None
+        raise Invalid(
+            f"{first['msg'].removeprefix('Value error, ')}.", field=field.rstrip(".") or None
+        ) from None
 
 
 def _same_everywhere(texts: Mapping[str, Any], place: str) -> None:

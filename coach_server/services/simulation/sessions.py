@@ -63,11 +63,12 @@ class CreateWish:
 
 @dataclass(frozen=True, slots=True)
 class SimulationDefaults:
-    """`prefix`: of session ids (`BAT` in seed 001)."""
+    """`prefix`: of session ids (`BAT` in seed 001). `cap_usd`: what a session's models may cost."""
 
     prefix: str
     language: str
     timing: TalkTiming
+    cap_usd: float
 
 
 class Simulations:
@@ -268,7 +269,7 @@ class Simulations:
         return live
 
     def _new(self, row: Simulation, cast: Cast) -> LiveSimulation:
-        meter = self._governor.meter()
+        meter = self._governor.meter(self._defaults.cap_usd)
         if row.state:
             machine = load_machine(row.state["machine"])
             tag = str(row.state["tag"])

@@ -27,6 +27,7 @@ from coach_server.domain.simulation.bargein import BargeIn, Decision, heard_part
 from coach_server.domain.simulation.talk import Role
 from coach_server.errors import ProviderError
 from coach_server.providers.realtime import (
+    Audio,
     AudioOut,
     Connection,
     EndRequested,
@@ -43,7 +44,7 @@ from coach_server.providers.realtime import (
     UserWords,
 )
 from coach_server.services.live import Alarm
-from coach_server.services.simulation.client_audio import Allowance, audio_of
+from coach_server.services.simulation.client_audio import Allowance, audio_frame, audio_of
 from coach_server.services.simulation.outbound import Outbound
 from coach_server.services.simulation.playback import Playback
 from coach_server.services.simulation.steering import Steering
@@ -149,6 +150,11 @@ class Voice:
             end = _reason(over)
         return end
 
+    @property
+    def playing_s(self) -> float:
+        """How long what the customer has said so far still plays."""
+        return (self._playback.ahead_ms(self._clock.now()) + self._out.waiting_ms) / 1000
+
     def send(self, message: Mapping[str, Any]) -> None:
         """A frame to the client, in order with the others; audio waits behind them. Without a client it waits
         for the next one."""
@@ -187,22 +193,29 @@ class Voice:
 
     async def _listen(self, client: ClientWire) -> None:
         async for frame in client:
-            try:
-                message = orjson.loads(frame)
-            except ValueError:
-                message = None
-            if not isinstance(message, dict):
-                self._refuse(BAD_FRAME)
-            elif message.get("type") == "audio":
-                await self._take_audio(message.get("data"))
+            # A frame as most clients write it needs no parser; whatever is odd about it goes the long way.
+            if (audio := audio_frame(frame)) is not None:
+                await self._take_audio(audio)
             else:
-                self._tell(ClientMessage(message))
+                await self._read_frame(frame)
         raise _Over(CarryEnd.CLIENT_GONE)
 
-    async def _take_audio(self, data: object) -> None:
-        if (audio := audio_of(data)) is None:
+    async def _read_frame(self, frame: str) -> None:
+        try:
+            message = orjson.loads(frame)
+        except ValueError:
+            message = None
+        if not isinstance(message, dict):
+            self._refuse(BAD_FRAME)
+        elif message.get("type") != "audio":
+            self._tell(ClientMessage(message))
+        elif (audio := audio_of(message.get("data"))) is None:
             self._refuse(BAD_AUDIO)
-        elif self._allowance.take(audio.ms, self._clock.now()):
+        else:
+            await self._take_audio(audio)
+
+    async def _take_audio(self, audio: Audio) -> None:
+        if self._allowance.take(audio.ms, self._clock.now()):
             await self._connection.send_audio(audio)
         else:
             self._refuse(TOO_MUCH_AUDIO)

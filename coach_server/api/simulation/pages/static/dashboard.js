@@ -15,6 +15,7 @@ let latest = 0;
 
 async function load() {
   const turn = (latest += 1);
+  sessionStorage.setItem("coach-dashboard", address());
   showFilters();
   byId("whose").textContent = whose();
   byId("table-box").setAttribute("aria-busy", "true");
@@ -113,6 +114,6 @@ for (const id of ["heads", "pages", "filters", "nothing"]) byId(id).addEventList
 window.addEventListener("popstate", load);
 onFilters(go);
 byId("csv").addEventListener("click", ({ target }) =>
-  download(`/api/dashboard/csv?${wanted({ view: false })}`, "sessions.csv", target));
+  download(`/api/dashboard/csv?${wanted({ view: false })}`, `sessions ${new Date().toISOString().slice(0, 10)}.csv`, target));
 
 comeIn(load);

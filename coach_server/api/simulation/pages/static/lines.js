@@ -6,7 +6,7 @@ import { clock, say } from "../console/words.js";
 const key = ({ speaker, startTime }) => `${speaker} ${startTime}`;
 
 export class Lines {
-  /** `who`: the customer's name, where it is known. */
+  /** `customer` may be set: the name above that side's lines. `isLive`: new lines are followed. */
   constructor(list = byId("lines")) {
     this.list = list;
     this.clear();

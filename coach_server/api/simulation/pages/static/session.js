@@ -15,15 +15,20 @@ import { clip, lasted, when } from "./wording.js";
 
 const path = `/api/sessions/${encodeURIComponent(data.sessionId)}`;
 const lines = new Lines();
+const LOOK_AGAIN_MS = 3000;
+const MOST_LOOKS = 20;
+let looks = 0;
 const cite = (where) => lines.cite(where);
 
 async function load() {
-  byId("state").hidden = false;
-  byId("state").textContent = say("record.loading");
+  looks += 1;
   try {
-    show(await ask(path));
+    const found = await ask(path);
+    show(found);
+    if (found.analysisStatus === "pending" && looks < MOST_LOOKS) setTimeout(load, LOOK_AGAIN_MS);
   } catch (refusal) {
     if (!(refusal instanceof Refusal)) throw refusal;
+    byId("state").hidden = false;
     byId("state").textContent = refusal.status === 404 ? say("record.unknown") : say("record.failed", { message: refusal.message });
   }
   document.body.dataset.ready = "true";
@@ -79,12 +84,8 @@ byId("report").addEventListener("click", ({ target }) =>
   download(`${path}/report?${new URLSearchParams({ language: data.language })}`, `${data.sessionId}.pdf`, target));
 byId("files").addEventListener("click", ({ target }) => download(`${path}/data`, `${data.sessionId}.zip`, target));
 
-// Back to the list as it was, when one came from there.
-byId("back").addEventListener("click", (event) => {
-  if (history.length > 1 && document.referrer && new URL(document.referrer).pathname === "/dashboard") {
-    event.preventDefault();
-    history.back();
-  }
-});
+// Back to the list as it was.
+const view = sessionStorage.getItem("coach-dashboard");
+if (view?.startsWith("/dashboard?")) byId("back").href = view;
 
 comeIn(load);
