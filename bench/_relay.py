@@ -4,13 +4,14 @@
     bare       the least that speaks both protocols: parse, rename, write
     pipe       frames as they are, both ways: no protocol, no check
 
-Only the socket in front of the client is not the server's own handler. `FAST` lifts the pace and the
-allowance, so that the pumps can be saturated.
+Only the socket in front of the client is not the server's own handler. The pace and the allowance are lifted,
+so that the pumps can be saturated.
 """
 
 from __future__ import annotations
 
 import asyncio
+import gc
 import os
 from collections.abc import AsyncIterator
 
@@ -52,8 +53,7 @@ class Relay:
         self._model = OpenAIRealtime(
             "key", http, self._clock, model=MODEL, transcribe_model=MODEL, url=self._url
         )
-        fast = VoiceLimits(lead_ms=ENDLESS, burst_ms=ENDLESS)
-        self._limits = fast if os.environ.get("FAST") else VoiceLimits()
+        self._limits = VoiceLimits(lead_ms=ENDLESS, burst_ms=ENDLESS)
 
     async def ours(self, client: web.WebSocketResponse) -> None:
         talk = await self._model.connect(RealtimeSpec("", "verse", "en", "bench"))
@@ -123,6 +123,8 @@ async def serve() -> None:
         runner = web.AppRunner(app, access_log=None)
         await runner.setup()
         await web.TCPSite(runner, "127.0.0.1", int(os.environ["PORT"]), backlog=4096).start()
+        gc.collect()
+        gc.freeze()  # as the server does when it has started
         await asyncio.Event().wait()
         ringing.cancel()
 

@@ -308,16 +308,21 @@ def build_app(settings: Settings, replacements: Replacements | None = None) -> w
     RestCalls(Archive(database), practising.scoring).register(rest)
     practising.register(rest, sockets, settings.default_language)
     letters = Outbox(settings.data_dir / "outbox", clock)
-    retention = Retention(database, letters, clock, days=settings.transcript_retention_days, owner=node)
+    retention = Retention(
+        database, simulating.privacy, letters, clock, days=settings.transcript_retention_days, owner=node
+    )
     erasure = Erasure(
         database,
         calls,
         practising.erasure(bus, clock),
+        simulating.privacy,
         letters,
         clock,
         secret=_derived(settings, "erasure receipts"),
     )
-    RestPrivacy(erasure, Export(database, practising.export(), clock), retention).register(rest)
+    RestPrivacy(
+        erasure, Export(database, practising.export(), simulating.privacy, clock), retention
+    ).register(rest)
     hands_out_tokens = not (settings.is_production or settings.trusts_proxy)
     node_modules = bundled("node_modules")
     Console(

@@ -21,6 +21,7 @@ from coach_server.services.jobs import Handler
 from coach_server.services.simulation.archive import SimulationArchive
 from coach_server.services.simulation.desk import SimulationDesk
 from coach_server.services.simulation.line import Lines
+from coach_server.services.simulation.privacy import SimulationPrivacy
 from coach_server.services.simulation.prompting import Prompting
 from coach_server.services.simulation.sessions import SimulationDefaults, Simulations
 from coach_server.services.simulation.supervisor import Supervisor
@@ -34,6 +35,7 @@ class Simulating:
     sessions: Simulations
     desk: SimulationDesk
     archive: SimulationArchive
+    privacy: SimulationPrivacy
     relay: Relay
     language: str
     trusts_proxy: bool
@@ -108,6 +110,7 @@ def build_simulation(parts: Parts) -> Simulating:
             on_job=_nothing,
         ),
         archive=archive,
+        privacy=SimulationPrivacy(parts.database, archive, parts.bus, sessions.forget, _TODO),
         relay=Relay(sessions, parts.gate, parts.origins, clock),
         language=settings.default_language,
         trusts_proxy=settings.trusts_proxy,

@@ -351,8 +351,8 @@ class Settings(BaseSettings):
         "",
         pattern="^(|openai|offline|openai,offline)$",
         validation_alias="REALTIME_PROVIDER",
-        description="Who speaks for the customer: openai, offline (the built-in customer; words only), or both "
-        "in this order. Empty: OpenAI when its key is set, then the built-in one.",
+        description="Who speaks for the customer: openai, offline (the built-in customer; words only), or "
+        "both in this order. Empty: OpenAI when its key is set, then the built-in one.",
     )
     realtime_model: str = Field(
         "gpt-realtime-2.1-mini", validation_alias="REALTIME_MODEL", description="OpenAI's speech model."

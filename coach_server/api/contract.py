@@ -17,6 +17,7 @@ from pydantic_core import core_schema
 from coach_server import __version__
 from coach_server.api import practice_out, wire_out
 from coach_server.api.http import Doc, OpenRoute, Rest, Route
+from coach_server.api.simulation import frames
 from coach_server.api.sockets import Event
 
 Document = dict[str, Any]
@@ -242,7 +243,9 @@ def asyncapi(events: Mapping[str, Event]) -> Document:
     acks = [event.ack for event in events.values()]
     inbound = [event.model for event in events.values()]
     bare = practice_out.BARE_EVENTS
-    schemas = _Schemas([*inbound, *acks, wire_out.Refused, *wire_out.EVENTS.values(), *bare.values()])
+    relayed = [*frames.FROM_CLIENT.values(), *frames.FROM_SERVER.values()]
+    sent = [*wire_out.EVENTS.values(), *bare.values()]
+    schemas = _Schemas([*inbound, *acks, wire_out.Refused, *sent, *relayed])
     messages: Document = {}
     operations: Document = {}
     for event in events.values():
@@ -257,10 +260,25 @@ def asyncapi(events: Mapping[str, Event]) -> Document:
             "summary": messages[_key(name)]["summary"],
             "messages": [{"$ref": f"#/channels/live/messages/{_key(name)}"}],
         }
+    live_messages = [*messages]
+    for direction, action, models in (
+        ("client", "receive", frames.FROM_CLIENT),
+        ("server", "send", frames.FROM_SERVER),
+    ):
+        for name, model in models.items():
+            key = f"simulation.{direction}.{name}"
+            summary = _summary(model)
+            messages[key] = {"name": name, "summary": summary, "payload": schemas.ref(model)}
+            operations[key] = {
+                "action": action,
+                "channel": {"$ref": "#/channels/simulation"},
+                "summary": summary,
+                "messages": [{"$ref": f"#/channels/simulation/messages/{key}"}],
+            }
     return {
         "asyncapi": "3.0.0",
         "info": {
-            "title": f"{TITLE}: live coach and practice",
+            "title": f"{TITLE}: live coach, practice and simulation",
             "version": __version__,
             "description": "Socket.IO 4 (Engine.IO 4) at /socket.io, namespace `/`. A client sends an event "
             "with one bare payload object; the server sends `{type, payload}`, and in the events of practice "
@@ -277,14 +295,36 @@ def asyncapi(events: Mapping[str, Event]) -> Document:
                     {"$ref": "#/components/securitySchemes/handshake"},
                     {"$ref": "#/components/securitySchemes/header"},
                 ],
-            }
+            },
+            "relay": {
+                "host": "localhost:8080",
+                "protocol": "ws",
+                "security": [
+                    {"$ref": "#/components/securitySchemes/ticket"},
+                    {"$ref": "#/components/securitySchemes/header"},
+                ],
+            },
         },
         "channels": {
             "live": {
                 "address": "/",
                 "title": "The namespace `/`",
-                "messages": {name: {"$ref": f"#/components/messages/{name}"} for name in messages},
-            }
+                "servers": [{"$ref": "#/servers/here"}],
+                "messages": {name: {"$ref": f"#/components/messages/{name}"} for name in live_messages},
+            },
+            "simulation": {
+                "address": "/ws/sessions/{id}",
+                "title": "A simulation's own WebSocket",
+                "description": "Plain WebSocket, each message one JSON text. `wsUrl` of POST /api/sessions "
+                "holds a ticket that opens it once; an API key or a user token of the trainee does too.",
+                "parameters": {"id": {"description": "The session's id."}},
+                "servers": [{"$ref": "#/servers/relay"}],
+                "messages": {
+                    name: {"$ref": f"#/components/messages/{name}"}
+                    for name in messages
+                    if name not in live_messages
+                },
+            },
         },
         "operations": operations,
         "components": {
@@ -295,6 +335,12 @@ def asyncapi(events: Mapping[str, Event]) -> Document:
                     "type": "apiKey",
                     "in": "password",
                     "description": "`auth: {apiKey}` or `auth: {token}` of the Socket.IO handshake.",
+                },
+                "ticket": {
+                    "type": "httpApiKey",
+                    "in": "query",
+                    "name": "ticket",
+                    "description": "The one-time ticket in `wsUrl`.",
                 },
                 "header": {
                     "type": "httpApiKey",

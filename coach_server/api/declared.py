@@ -15,6 +15,7 @@ from coach_server.api.rest_privacy import RestPrivacy
 from coach_server.api.rest_roleplay import RestRoleplay
 from coach_server.api.rest_tools import RestTools
 from coach_server.api.roleplay_events import RoleplayEvents
+from coach_server.api.simulation.rest import RestSimulations
 from coach_server.api.sockets import Sockets
 
 
@@ -42,6 +43,7 @@ def declared() -> tuple[Rest, Sockets]:
     RoleplayEvents(sockets, nothing, nothing, nothing, nothing).register()
     RestRoleplay(nothing, nothing, nothing).register(rest)
     RestPractice(nothing, nothing, nothing, nothing, language="en").register(rest)
+    RestSimulations(nothing, nothing, language="en", trusts_proxy=False).register(rest)
     RestPrivacy(nothing, nothing, nothing).register(rest)
     RestTools(
         generator=nothing,

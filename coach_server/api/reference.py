@@ -75,9 +75,13 @@ def events(asyncapi: Schema) -> list[Section]:
     received: list[Entry] = []
     sent: list[Entry] = []
     seen: list[str] = []
+    frames: dict[str, list[Entry]] = {"receive": [], "send": []}
     for key, operation in asyncapi["operations"].items():
         name, payload = messages[key]["name"], messages[key]["payload"]
-        if operation["action"] == "receive":
+        if operation["channel"]["$ref"] == "#/channels/simulation":
+            frames[operation["action"]].append(_frame(name, operation, payload, schemas))
+            seen.append(_name(payload))
+        elif operation["action"] == "receive":
             accepted = messages[f"{key}.ack"]["payload"]["oneOf"][0]
             tables = [Table("Payload", rows(payload, schemas)), Table("Ack", rows(accepted, schemas))]
             received.append(
@@ -95,8 +99,16 @@ def events(asyncapi: Schema) -> list[Section]:
     return [
         Section("From the client", received, "objects"),
         Section("From the server", sent, "objects"),
+        Section("Simulation: from the client", frames["receive"], "objects"),
+        Section("Simulation: from the server", frames["send"], "objects"),
         Section("Objects", objects(schemas, leaving_out=seen), "objects"),
     ]
+
+
+def _frame(name: str, operation: Schema, payload: Schema, schemas: Schema) -> Entry:
+    """A message of a simulation's own WebSocket; both sides have one of the same name."""
+    label = "client" if operation["action"] == "receive" else "server"
+    return Entry(name, operation["summary"], label, tables=[Table("Frame", rows(payload, schemas))])
 
 
 def routes(openapi: Schema) -> list[Section]:

@@ -12,6 +12,7 @@ from coach_server.services import archive
 from coach_server.services.access import Principal
 from coach_server.services.practice_export import PracticeExport
 from coach_server.services.privacy import require_self
+from coach_server.services.simulation.privacy import SimulationPrivacy
 from coach_server.storage import analyses, conversations, practice, tips, transcripts
 from coach_server.storage.crypto import Unreadable
 from coach_server.storage.database import Database
@@ -21,15 +22,18 @@ PAGE = 100
 
 
 class Export:
-    def __init__(self, database: Database, practised: PracticeExport, clock: Clock) -> None:
+    def __init__(
+        self, database: Database, practised: PracticeExport, simulated: SimulationPrivacy, clock: Clock
+    ) -> None:
         self._database = database
+        self._simulated = simulated
         self._practised = practised
         self._clock = clock
 
     async def user(self, principal: Principal, user_id: str) -> AsyncIterator[bytes]:
         """`{format, exportedAt, userId, conversations: [{…, transcript, tips, analysis, feedback}], settings,
-        drills, sessions: [{…, transcript, steps, feedback}]}` in pieces, one a conversation or session. One
-        that cannot be decrypted is `{conversationId, unreadable: true}`.
+        drills, sessions: [{…, transcript, steps, feedback}], simulations: [{…}]}` in pieces, one a
+        conversation or session. One that cannot be decrypted is `{conversationId, unreadable: true}`.
 
         Raises Forbidden and StorageFailed before the first piece, where they can still be answered.
         """
@@ -49,6 +53,9 @@ class Export:
             page = await self._ids(key, user_id, page[-1][1]) if len(page) == PAGE else []
         yield b"],"
         async for piece in self._practised.pieces(key, user_id):
+            yield piece
+        yield b","
+        async for piece in self._simulated.pieces(key, user_id):
             yield piece
         yield b"}"
 

@@ -46,6 +46,14 @@ class PractisedThings(Protocol):
         ...
 
 
+class SimulatedThings(Protocol):
+    """What a user said in simulations."""
+
+    async def erase(self, principal_key: str, user_id: str) -> Counter[str]:
+        """Everything of it: how many rows of each table."""
+        ...
+
+
 class Erasure:
     """`secret` makes the digests of receipts."""
 
@@ -54,6 +62,7 @@ class Erasure:
         database: Database,
         calls: LiveCalls,
         practised: PractisedThings,
+        simulated: SimulatedThings,
         letters: Letters,
         clock: Clock,
         *,
@@ -62,6 +71,7 @@ class Erasure:
         self._database = database
         self._calls = calls
         self._practised = practised
+        self._simulated = simulated
         self._letters = letters
         self._clock = clock
         self._secret = secret
@@ -81,6 +91,7 @@ class Erasure:
             gone += await self._erase(ids)
         practised, sessions = await self._practised.erase(principal.key, user_id)
         gone += practised
+        gone += await self._simulated.erase(principal.key, user_id)
         gone["letters"] += await self._letters.delete_about(sessions)
         return await self._receipt("user", f"{principal.key}/{user_id}", gone)
 

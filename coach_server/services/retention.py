@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from typing import Any
+from typing import Any, Protocol
 
 from loguru import logger
 
@@ -22,11 +22,27 @@ SHOWN_SWEEPS = 100
 _TICK = "old words"
 
 
+class OldSimulations(Protocol):
+    async def redact(self, before: float, now: float) -> Counter[str]:
+        """Delete the words of those nobody was in since `before`."""
+        ...
+
+
 class Retention:
     """`days` 0: everything is kept. `owner` names this instance."""
 
-    def __init__(self, database: Database, letters: Letters, clock: Clock, *, days: int, owner: str) -> None:
+    def __init__(
+        self,
+        database: Database,
+        simulated: OldSimulations,
+        letters: Letters,
+        clock: Clock,
+        *,
+        days: int,
+        owner: str,
+    ) -> None:
         self._database = database
+        self._simulated = simulated
         self._letters = letters
         self._clock = clock
         self._days = days
@@ -70,6 +86,7 @@ class Retention:
         while ids := await self._next_practised(before):
             async with self._database.transaction() as conn:
                 gone += await practice_privacy.delete_words(conn, ids, scores_only, now)
+        gone += await self._simulated.redact(before, now)
         gone["letters"] = await self._letters.delete_before(before)
         sweep = Sweep(KIND, now, before, privacy.plain(gone))
         async with self._database.transaction() as conn:

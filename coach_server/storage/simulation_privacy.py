@@ -1,5 +1,5 @@
-"""Deleting what was said in simulations: all of a trainee's, or the words of what is old. On ids only, so that
-what cannot be decrypted any more can still be deleted."""
+"""Deleting what was said in simulations: all of a trainee's, or the words of what is old. On ids only, so
+that what cannot be decrypted any more can still be deleted."""
 
 from __future__ import annotations
 

@@ -444,8 +444,8 @@ drills = Table(
 )
 
 
-# --- simulations (seed 001). A trainee is a user of the API key. Times within a session are float seconds since
-# its beginning, as in its files.
+# --- simulations (seed 001). A trainee is a user of the API key. Times within a session are float seconds
+# since its beginning, as in its files.
 
 
 def _of_simulation(**options: Any) -> Column[str]:

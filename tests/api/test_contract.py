@@ -17,8 +17,9 @@ from openapi_spec_validator import validate
 from pydantic import TypeAdapter
 
 from coach_server import cli
-from coach_server.api import contract, reference, wire_out
+from coach_server.api import contract, practice_out, reference, wire_out
 from coach_server.api.declared import declared
+from coach_server.api.simulation import frames
 from coach_server.app import build_app
 from coach_server.cli import docs
 from coach_server.clock import SystemClock
@@ -33,6 +34,10 @@ ROOT = Path(__file__).resolve().parent.parent.parent
 REST, SOCKETS = declared()
 OPENAPI = contract.openapi(REST)
 ASYNCAPI = contract.asyncapi(SOCKETS.events)
+SENT = wire_out.EVENTS | practice_out.BARE_EVENTS
+FRAMES = {f"simulation.client.{name}" for name in frames.FROM_CLIENT} | {
+    f"simulation.server.{name}" for name in frames.FROM_SERVER
+}
 
 
 # --- files
@@ -124,7 +129,9 @@ async def test_every_route_of_the_server_is_documented_and_no_other(tmp_path: Pa
 
 
 def _is_page(path: str) -> bool:
-    return path == "/" or path.startswith(("/static", "/favicon", "/socket.io"))
+    """Pages, and what speaks another protocol than HTTP."""
+    pages = ("/roleplay", "/progress", "/practice", "/dashboard", "/static", "/favicon", "/socket.io", "/ws/")
+    return path == "/" or path.startswith(pages)
 
 
 def test_every_route_but_the_open_ones_asks_for_credentials() -> None:
@@ -155,12 +162,25 @@ def test_every_event_a_client_may_send_is_documented_with_its_ack() -> None:
     received = {
         name: operation
         for name, operation in ASYNCAPI["operations"].items()
-        if operation["action"] == "receive"
+        if operation["action"] == "receive" and operation["channel"]["$ref"] == "#/channels/live"
     }
-    assert received.keys() == SOCKETS.events.keys()
+    assert received.keys() == {_key(name) for name in SOCKETS.events}
     for name, operation in received.items():
         assert operation["reply"]["messages"] == [{"$ref": f"#/channels/live/messages/{name}.ack"}]
         assert f"{name}.ack" in ASYNCAPI["channels"]["live"]["messages"]
+
+
+def _key(name: str) -> str:
+    return name.replace(":", ".")
+
+
+def test_every_frame_of_a_simulation_is_documented_on_its_own_channel() -> None:
+    channel = ASYNCAPI["channels"]["simulation"]
+    assert channel["address"] == "/ws/sessions/{id}"
+    assert channel["messages"].keys() == FRAMES
+    for name in FRAMES:
+        action = "receive" if ".client." in name else "send"
+        assert ASYNCAPI["operations"][name]["action"] == action
 
 
 def test_every_event_of_the_contract_is_there() -> None:
@@ -178,14 +198,14 @@ def test_every_event_of_the_contract_is_there() -> None:
 
 def test_what_an_event_says_it_is_answered_with_exists() -> None:
     for event in SOCKETS.events.values():
-        assert set(event.answers) <= wire_out.EVENTS.keys()
+        assert set(event.answers) <= SENT.keys()
         if event.refused_as is not None:
             TypeAdapter(wire_out.ErrorCode).validate_python(event.refused_as)
 
 
 def test_every_event_and_field_is_in_the_page_for_people() -> None:
     page = docs.events_page(reference.events(ASYNCAPI))
-    for name in (*SOCKETS.events, *wire_out.EVENTS):
+    for name in (*SOCKETS.events, *SENT):
         assert f"### {name}\n" in page
     for stage in Stage:
         assert stage.value in page
@@ -221,7 +241,7 @@ async def test_the_asyncapi_document_passes_its_own_parser() -> None:
     found = json.loads(out)
     serious = [fault for fault in found["diagnostics"] if fault["severity"] <= 1]
     assert found["parsed"] and serious == []
-    assert set(found["operations"]) == SOCKETS.events.keys() | wire_out.EVENTS.keys()
+    assert set(found["operations"]) == {_key(name) for name in (*SOCKETS.events, *SENT)} | FRAMES
 
 
 # --- the wire

@@ -333,7 +333,9 @@ async def sweep_after(server: Server, days: float) -> Any:
     """What the daily sweep does `days` from now."""
     clock = ManualClock(server.coaching.clock.now() + days * DAY_S)
     outbox = Outbox(server.data_dir / "outbox", clock)
-    return await Retention(server.coaching.database, outbox, clock, days=90, owner="test").sweep()
+    return await Retention(
+        server.coaching.database, server.coaching.simulating.privacy, outbox, clock, days=90, owner="test"
+    ).sweep()
 
 
 async def test_a_session_nobody_stopped_is_over_when_its_words_are_deleted(

@@ -511,7 +511,9 @@ def retention_of(
     """A sweeper beside the server's own."""
     outbox = Outbox(server.data_dir / "outbox", server.coaching.clock)
     clock = clock or server.coaching.clock
-    return Retention(server.coaching.database, outbox, clock, days=days, owner=owner)
+    return Retention(
+        server.coaching.database, server.coaching.simulating.privacy, outbox, clock, days=days, owner=owner
+    )
 
 
 async def test_a_sweep_that_breaks_off_is_due_again(tmp_path: Path) -> None:
@@ -524,7 +526,9 @@ async def test_a_sweep_that_breaks_off_is_due_again(tmp_path: Path) -> None:
         await due_again(server.coaching.database)
         coaching = server.coaching
         outbox = Stuck(tmp_path / "outbox", coaching.clock)
-        await Retention(coaching.database, outbox, coaching.clock, days=90, owner="one").tick()
+        await Retention(
+            coaching.database, coaching.simulating.privacy, outbox, coaching.clock, days=90, owner="one"
+        ).tick()
         assert len(await swept(server)) == 1
         await retention_of(server, owner="two").tick()
         assert len(await swept(server)) == 2

@@ -1,5 +1,5 @@
-"""What the server says of simulations, as models: for the documents, and for the test that holds what is really
-sent against them."""
+"""What the server says of simulations, as models: for the documents, and for the test that holds what is
+really sent against them."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
-from coach_server.api.wire_out import LEFT_OUT, Count, Outbound
+from coach_server.api.wire_out import Count, Outbound
 from coach_server.domain.simulation.talk import Direction, EventType, Outcome, Role
 
 Score = Annotated[int, Field(ge=0, le=100)]
@@ -223,15 +223,3 @@ class ExportOrdered(Outbound):
 class ScoreOrdered(Outbound):
     sessionId: str
     scoreQueued: Literal[True]
-
-
-# --- the relay's frames, for the documents
-
-
-class ReadyFrame(Outbound):
-    """The customer is there; audio may be sent."""
-
-    type: Literal["ready"]
-    sessionId: str
-    ticket: str = LEFT_OUT
-    """Opens this session's socket once more, for a client whose line dropped."""

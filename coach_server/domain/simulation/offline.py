@@ -9,9 +9,10 @@
     touches a weak point                    lets it be seen
     pushes                                  is annoyed, leaves when it does not stop and he is cold
     asks for the decision                   agrees when won over, else says what still holds him back
-    asks about his needs                    tells something of himself
+    asks anything else about him            tells what is nearest to it
     greets, chats                           greets, chats
-    anything else                           the next objection, doubt, or interest, by his attitude
+    anything else                           tells of himself while nothing is offered; then the next objection,
+                                            doubt, or interest, by his attitude
 
 He says no line twice as long as there is another, two sentences at most, in one language, and never speaks of
 attitude, score or the director.
@@ -36,6 +37,7 @@ PUSHES = 3
 LAST_TURNS = 2
 FIRST_OBJECTION = 2
 ENOUGH_OBJECTIONS = 3
+STEM = 6
 
 Found: TypeAlias = "str | None"
 
@@ -44,7 +46,7 @@ Found: TypeAlias = "str | None"
 class OfflineState:
     """What he remembers; serialisable. `said`: keys of the lines he used, oldest first; `told`: how many
     lines of each topic; `raised`: objections in order; `pending`: the one that waits for an answer;
-    `insisted`: it was passed over once; `seed`: varies his words from session to session."""
+    `insisted`: it was passed over once; `offered`: something is on the table; `seed`: varies his words from session to session."""
 
     seed: int = 0
     turns: int = 0
@@ -54,6 +56,7 @@ class OfflineState:
     pending: str | None = None
     insisted: bool = False
     touched: tuple[str, ...] = ()
+    offered: bool = False
     pushed: int = 0
     won: bool = False
     over: bool = False
@@ -106,6 +109,8 @@ class _Reply:
         self._heard: Heard = hear(cast.persona, cast.domain, cast.language, moment.text)
         self._spoken = [same_words(u.text) for u in moment.history if u.role is Role.AVATAR]
         self._ends: Outcome | None = None
+        if self._heard.offers:
+            self._state = replace(self._state, offered=True)
         if self._spoken and not state.said:
             self._recall()
 
@@ -177,6 +182,8 @@ class _Reply:
         objection = self._objection(self._state.pending)
         if objection is None or not meets(objection, self._cast.language, self._heard.words):
             return None
+        if self._heard.closes and self._moment.attitude >= WON:
+            return None
         self._state = replace(self._state, pending=None, insisted=False, touched=self._all_touched())
         softens = self._line(f"softens.{objection.id}", objection.softens)
         if self._moment.attitude >= WARM and not self._heard.closes:
@@ -205,11 +212,25 @@ class _Reply:
         return self._facts(self._heard.topics)
 
     def _need(self) -> Found:
-        """A question about him that names nothing he knows a line for."""
-        if not self._heard.needs or self._heard.offers:
+        """A question about him that nobody foresaw: what shares words with it, else, as long as nothing is
+        offered, something he has not told yet."""
+        if not self._heard.asks:
             return None
-        known = [topic for topic in self._phrases.facts if topic not in self._reserved()]
-        return self._facts([topic for topic in known if not self._state.told.get(topic)][:1])
+        close, untold = self._closest(), self._untold()
+        if close is not None:
+            return self._facts([close])
+        return self._facts(untold[:1]) if self._heard.needs and not self._state.offered else None
+
+    def _untold(self) -> list[str]:
+        told = self._state.told
+        return [t for t in self._phrases.facts if t not in self._reserved() and not told.get(t)]
+
+    def _closest(self) -> str | None:
+        asked = _stems(self._moment.text)
+        facts, language = self._phrases.facts, self._cast.language
+        shared = {t: len(asked & _stems(pick(facts[t], language)[0])) for t in self._untold()}
+        best = max(shared, key=lambda topic: shared[topic], default=None)
+        return best if best is not None and shared[best] else None
 
     def _reserved(self) -> set[str]:
         """Answers that only fit their own question."""
@@ -218,10 +239,10 @@ class _Reply:
     def _courtesy(self) -> Found:
         if self._heard.offers or self._heard.needs:
             return None
-        if self._heard.chats:
-            return self._line("small_talk", self._phrases.small_talk)
         if self._heard.greets and not self._has_said("greeting"):
             return self._line("greeting", self._phrases.greeting)
+        if self._heard.chats or (self._heard.greets and not self._heard.asks):
+            return self._line("small_talk", self._phrases.small_talk)
         return None
 
     def _by_attitude(self) -> str:
@@ -230,7 +251,12 @@ class _Reply:
             return self._from("annoyed", "sceptical")
         if mood >= WON:
             return self._almost_won()
+        if mood >= COLD and not self._on_the_table():
+            return self._facts(self._untold()[:1]) or self._from("small_talk", "sceptical")
         return self._resistance() or self._from(*(("interested", "sceptical") if mood >= COLD else _COOL))
+
+    def _on_the_table(self) -> bool:
+        return self._state.offered or bool(self._state.raised)
 
     def _almost_won(self) -> str:
         """He still wants to know some things; what he agrees to he keeps for the moment he is asked."""
@@ -250,8 +276,7 @@ class _Reply:
         late = self._state.turns >= self._cast.scenario.max_exchanges - LAST_TURNS
         if late and self._moment.attitude < COLD:
             return self._line("annoyed", self._phrases.annoyed)
-        on_the_table = self._heard.offers or self._heard.names_product or self._state.raised
-        if on_the_table or self._state.turns >= FIRST_OBJECTION:
+        if self._on_the_table() or self._state.turns >= FIRST_OBJECTION:
             return self._raised()
         return None
 
@@ -363,3 +388,8 @@ class _Reply:
 
 
 _COOL = ("sceptical", "annoyed")
+
+
+def _stems(text: str) -> set[str]:
+    """The beginnings of its longer words: roughly what it is about, in any language here."""
+    return {word[:STEM] for word in same_words(text).split() if len(word) >= STEM}

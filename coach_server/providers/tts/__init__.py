@@ -1,4 +1,4 @@
-"""Text to speech: words in, audio out as it is made. Vendor files in this folder; what they send dies in them."""
+"""Text to speech: words in, audio out as it is made. Vendor files in this folder; their wire dies in them."""
 
 from __future__ import annotations
 
@@ -55,10 +55,11 @@ def is_mans(voice: str) -> bool:
     return voice in _MENS
 
 
-def chosen(voices: Mapping[str, str], voice: str, language: str) -> str | None:
-    """What an installation set for a persona's voice in this language, for that voice, or for the language."""
+def wanted(voices: Mapping[str, str], voice: str, language: str) -> list[str]:
+    """Voices to be tried before a vendor's own choice: the one that was asked for, then what an installation
+    set for it in this language, for it, and for the language."""
     code = base(language)
-    return next((voices[key] for key in (f"{voice}/{code}", voice, code) if key in voices), None)
+    return [voice, *(voices[key] for key in (f"{voice}/{code}", voice, code) if key in voices)]
 
 
 def voices_of(text: str) -> dict[str, str]:

@@ -14,7 +14,7 @@ from yarl import URL
 
 from coach_server.clock import Clock
 from coach_server.errors import ProviderError
-from coach_server.providers.tts import RATE, TtsLimits, base, chosen, is_mans
+from coach_server.providers.tts import RATE, TtsLimits, base, is_mans, wanted
 from coach_server.providers.tts.streamed import Speaking
 
 BASE_URL = "https://api.deepgram.com"
@@ -30,7 +30,7 @@ _OWN = re.compile(r"aura[a-z0-9-]{0,60}-([a-z]{2})")
 
 
 class DeepgramSpeak:
-    """`voices` as `tts.chosen` reads them; with one of its own it speaks a language that `VOICES` lacks."""
+    """`voices` as `tts.wanted` reads them; with one of its own it speaks a language that `VOICES` lacks."""
 
     name = "deepgram"
 
@@ -63,8 +63,8 @@ class DeepgramSpeak:
     def _model(self, voice: str, language: str) -> str | None:
         """A voice is of one language here: one of another language is not taken."""
         code = base(language)
-        for own in (voice, chosen(self._voices, voice, language)):
-            if own and (found := _OWN.fullmatch(own)) and found[1] == code:
+        for own in wanted(self._voices, voice, language):
+            if (found := _OWN.fullmatch(own)) and found[1] == code:
                 return own
         pair = VOICES.get(code)
         return pair[is_mans(voice)] if pair is not None else None

@@ -1,7 +1,7 @@
 """ElevenLabs over `/v1/text-to-speech/{voice}/stream`, whose answer streams.
 
-Protocol: elevenlabs.io/docs, "Stream speech". The WebSocket is for text that is still being made, and does not
-serve the models that speak Hebrew.
+Protocol: elevenlabs.io/docs, "Stream speech". The WebSocket is for text that is still being made, and the
+models that speak Hebrew are not served there.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from yarl import URL
 
 from coach_server.clock import Clock
 from coach_server.errors import ProviderError
-from coach_server.providers.tts import RATE, TtsLimits, base, chosen, is_mans
+from coach_server.providers.tts import RATE, TtsLimits, base, is_mans, wanted
 from coach_server.providers.tts.streamed import Speaking
 
 BASE_URL = "https://api.elevenlabs.io"
@@ -35,7 +35,7 @@ _OWN = re.compile(r"[A-Za-z0-9]{20}")
 
 
 class ElevenLabs:
-    """`voices` as `tts.chosen` reads them, of ElevenLabs' ids. A language that `model` lacks is spoken by
+    """`voices` as `tts.wanted` reads them, of ElevenLabs' ids. A language that `model` lacks is spoken by
     `wide_model`."""
 
     name = "elevenlabs"
@@ -76,7 +76,7 @@ class ElevenLabs:
         return self._speaking.pcm(url, text, body, self._headers)
 
     def _voice(self, voice: str, language: str) -> str:
-        for own in (voice, chosen(self._voices, voice, language)):
-            if own and _OWN.fullmatch(own):  # it becomes a part of the path
+        for own in wanted(self._voices, voice, language):
+            if _OWN.fullmatch(own):  # it becomes a part of the path
                 return own
         return VOICES[is_mans(voice)]

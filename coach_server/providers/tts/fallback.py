@@ -16,8 +16,8 @@ FIRST_S = 1.5
 
 class FallbackTts:
     """`services` in the order of preference. All but the last get `first_s` for their first audio, so that a
-    silent one leaves time for the next. One that breaks off later is not taken over from: words would be heard
-    twice."""
+    silent one leaves time for the next. Nobody takes over from one that breaks off later: words would be
+    heard twice."""
 
     name = "fallback"
 

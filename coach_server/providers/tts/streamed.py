@@ -77,7 +77,9 @@ class Speaking:
         except BaseException as error:
             if response is not None:
                 response.close()
-            raise _ours(error) from error
+            if (ours := _ours(error)) is None:
+                raise
+            raise ours from error
         return response, piece
 
     async def _next(self, response: aiohttp.ClientResponse, ends_at: float) -> bytes:
@@ -86,7 +88,9 @@ class Speaking:
             async with asyncio.timeout(within):
                 return await response.content.readany()
         except Exception as error:
-            raise _ours(error) from error
+            if (ours := _ours(error)) is None:
+                raise
+            raise ours from error
 
 
 def _check(response: aiohttp.ClientResponse) -> None:
@@ -118,8 +122,8 @@ def _refusal(response: aiohttp.ClientResponse) -> ProviderError:
     )
 
 
-def _ours(error: BaseException) -> BaseException:
-    """A fault on the line as one of ours; anything else as it is."""
+def _ours(error: BaseException) -> ProviderError | None:
+    """A fault on the line in our words; None for anything else."""
     match error:
         case TimeoutError():
             return ProviderTimeout("The voice service did not answer in time.", retryable=True)
@@ -128,4 +132,4 @@ def _ours(error: BaseException) -> BaseException:
         case aiohttp.ClientError() | OSError():
             return ProviderError("The voice service could not be reached.", retryable=True)
         case _:
-            return error
+            return None

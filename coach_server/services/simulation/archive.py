@@ -7,6 +7,7 @@ import io
 from dataclasses import dataclass, replace
 from typing import Any
 
+from coach_server.domain.simulation.attitude import shown
 from coach_server.services.access import Principal
 from coach_server.services.roleplay_messages import iso
 from coach_server.services.simulation.access import ID, may_see, unknown, visible
@@ -87,7 +88,16 @@ class SimulationArchive:
 
     async def session(self, principal: Principal, session_id: str) -> dict[str, Any]:
         """Everything of one session, in the shape of seed 001's collection `sessions`. Raises NotFound."""
-        found = await self.own(principal, session_id)
+        return await self._told(await self.own(principal, session_id))
+
+    async def whole(self, session_id: str) -> dict[str, Any] | None:
+        """The same for whoever may see everything; None when there is none. Raises Unreadable."""
+        async with self._database.read() as conn:
+            found = await simulations.load(conn, session_id)
+        return None if found is None else await self._told(found)
+
+    async def _told(self, found: Simulation) -> dict[str, Any]:
+        session_id = found.id
         async with self._database.read() as conn:
             said = await simulations.utterances(conn, session_id)
             events = await simulations.events(conn, session_id)
@@ -102,7 +112,7 @@ class SimulationArchive:
                 for one in said
             ],
             "events": [{"time": one.time, "type": one.type.value, "data": one.data} for one in events],
-            "moodHistory": [round(mood.value) for mood in moods],
+            "moodHistory": [shown(mood.value) for mood in moods],
             "attitude": [
                 {"time": mood.time, "value": mood.value, "direction": mood.direction.value} for mood in moods
             ],

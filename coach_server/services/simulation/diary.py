@@ -33,10 +33,19 @@ class Diary:
         self._arrived = asyncio.Event()
         self._written = asyncio.Event()
         self._written.set()
+        self._closed = False
+
+    def close(self) -> None:
+        """Whoever it was about is erased: nothing of it is written any more."""
+        self._closed = True
+        self._waiting.clear()
+        self._written.set()
 
     def put(self, write: Write) -> None:
         """`write` must be harmless when run again: after a lost connection nobody knows whether it got
         through."""
+        if self._closed:
+            return
         self._waiting.append(write)
         self._written.clear()
         self._arrived.set()
@@ -65,6 +74,7 @@ class Diary:
                     await self._clock.sleep_until(self._clock.now() + RETRY_S)
                     continue
                 failures = 0
-                for _ in batch:
-                    self._waiting.popleft()
+                if not self._closed:
+                    for _ in batch:
+                        self._waiting.popleft()
             self._written.set()

@@ -47,6 +47,7 @@ from coach_server.domain.simulation.machine import SimulationTalk, talk_so_far
 from coach_server.domain.simulation.persona import Domain, SimPersona, SimScenario
 from coach_server.domain.simulation.scene import Scene, TalkSoFar
 from coach_server.domain.simulation.talk import (
+    Direction,
     Mood,
     Role,
     SessionEvent,
@@ -190,6 +191,11 @@ class LiveSimulation:
         self.feed(_Uploaded(events))
 
     def leave(self) -> None:
+        self.feed(_Stop())
+
+    def forget(self) -> None:
+        """Its trainee is erased: stop, and write nothing any more."""
+        self._diary.close()
         self.feed(_Stop())
 
     def left_long_ago(self) -> None:
@@ -378,6 +384,7 @@ class LiveSimulation:
         if self.row.status == "created":
             now = self.tools.clock.now()
             self.row = replace(self.row, status="active", started_at=now)
+            self._keep(Mood(0.0, self.machine.initial, Direction.STABLE))
             await self._apply(Started(), group)
             await self._apply(Ready(), group)
         else:

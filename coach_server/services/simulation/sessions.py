@@ -46,6 +46,7 @@ TICKET_S = 24 * 3600.0
 MAX_BATCH = 1000
 BATCH = 100
 SCORED = "simulation_scored"
+FORGET = "forget_simulations"
 
 
 @dataclass(frozen=True, slots=True)
@@ -312,11 +313,19 @@ class Simulations:
 
     async def hear(self, message: Mapping[str, Any]) -> None:
         """A message from another instance."""
+        if message.get("type") == FORGET:
+            await self.forget([str(id) for id in message.get("sessions") or ()])
         if message.get("type") == SCORED:
             session_id = str(message.get("session"))
             live = self._live.get(session_id) or self._ending.get(session_id)
             if live is not None:
                 live.scored(dict(message.get("document") or {}))
+
+    async def forget(self, ids: Sequence[str]) -> None:
+        """Stop the sessions among these that run here; nothing of them is written any more."""
+        for live in [self._live[id] for id in ids if id in self._live]:
+            live.forget()
+            await live.finished.wait()
 
     # --- the end
 

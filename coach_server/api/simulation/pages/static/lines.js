@@ -48,7 +48,7 @@ export class Lines {
   row(said) {
     const isTrainee = said.speaker === "TRAINEE";
     const text = h("p", { dir: "auto" }, said.text);
-    const who = isTrainee ? say("transcript.trainee") : this.customer || say("transcript.avatar");
+    const who = isTrainee ? say(this.isLive ? "transcript.you" : "transcript.trainee") : this.customer || say("transcript.avatar");
     const row = h("li", { class: `line ${isTrainee ? "agent" : "caller"}` },
       h("p", { class: "line-head" }, h("bdi", { class: "who" }, who), " ", h("time", {}, clock(said.startTime * 1000))), text);
     return { said, row, text };

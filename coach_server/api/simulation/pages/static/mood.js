@@ -22,7 +22,7 @@ export class Mood {
         class: "mood-bar", role: "meter", "aria-label": say("mood.heading"), "aria-valuemin": 0, "aria-valuemax": MOST,
         "aria-valuenow": isKnown ? value : 0, "aria-valuetext": text, "data-level": level(value),
       }, steps),
-      h("p", { class: "mood-text" }, isKnown ? h("b", { dir: "ltr" }, `${value}/${MOST} `) : null,
+      h("p", { class: "mood-text" }, isKnown ? h("b", { dir: "ltr" }, `${value}/${MOST}`) : null, " ",
         isKnown ? h("span", { class: `mood-way ${direction}` }, `${ARROWS[direction] ?? ""} ${named("directions", direction)}`) : text));
   }
 }

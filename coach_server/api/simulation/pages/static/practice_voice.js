@@ -54,16 +54,23 @@ function showScenarios(scenarios) {
   const languages = spokenLanguages(scenarios);
   fill(byId("talk-language"), languages.map((code) => h("option", { value: code }, languageName(code))));
   byId("talk-language").closest(".choice").hidden = languages.length < 2;
-  fill(byId("scenarios"), scenarios.map(scenarioCard));
+  byId("talk-language").onchange = () => showCards(scenarios);
   byId("scenarios-state").hidden = scenarios.length > 0;
   byId("scenarios-state").textContent = say("choose.none");
+  showCards(scenarios);
+}
+
+/** Only customers who speak the language one wants to talk. */
+function showCards(scenarios) {
+  const wished = byId("talk-language").value;
+  fill(byId("scenarios"), scenarios.filter((scenario) => languageFor(scenario, wished) === wished).map(scenarioCard));
 }
 
 function scenarioCard(scenario) {
   const { title, description, persona } = scenario;
   return h("li", { class: "scenario card" },
     h("p", { class: "badges" }, h("bdi", { class: "badge" }, persona?.type ?? ""),
-      (scenario.languages ?? []).map((code) => h("span", { class: "badge plain" }, languageName(code)))),
+      h("span", { class: "badge plain" }, (scenario.languages ?? []).map(languageName).join(", "))),
     h("h2", { dir: "auto" }, title),
     h("p", { class: "muted", dir: "auto" }, description ?? ""),
     h("button", { type: "button", class: "primary start", "aria-label": say("choose.start_with", { who: persona?.name ?? "", title }),
@@ -104,7 +111,7 @@ function showTalk(scenario) {
   byId("live-who").textContent = [lines.customer, session.persona?.type].filter(Boolean).join(", ");
   fill(byId("goal-body"), [scenario.setting, scenario.goal].filter((text) => typeof text === "string" && text)
     .map((text) => h("p", { dir: "auto" }, text)),
-  scenario.success?.length ? h("ul", { class: "bullets" }, scenario.success.map((text) => h("li", { dir: "auto" }, text))) : null);
+  scenario.success?.length ? h("ul", { class: "bullets" }, scenario.success.map((text) => h("li", {}, h("span", { dir: "auto" }, text)))) : null);
   byId("elapsed").textContent = "0:00";
   byId("result").hidden = true;
   phase("live");

@@ -40,7 +40,7 @@ export function remarks(score) {
 function list(title, id, kind, items) {
   if (!items?.length) return null;
   return h("section", { class: `card ${kind}`, id }, h("h2", {}, say(title)),
-    h("ul", { class: "bullets" }, items.map((item) => h("li", { dir: "auto" }, textOf(item)))));
+    h("ul", { class: "bullets" }, items.map((item) => h("li", {}, h("span", { dir: "auto" }, textOf(item))))));
 }
 
 /** `cite({time, quote, speaker})` shows the line. */

@@ -38,12 +38,13 @@ function show(found) {
   byId("state").hidden = true;
   byId("record-body").hidden = false;
   byId("record-buttons").hidden = false;
-  byId("report").disabled = found.status !== "ended";
+  byId("files").disabled = found.status !== "ended";
+  byId("report").disabled = found.status !== "ended" || found.analysisStatus === "pending";
   const name = clip(found.personaName ?? "", 80);
   byId("record-heading").textContent = `${found.sessionId} · ${name}`;
   document.title = `${found.sessionId}: Coach Server`;
   fill(byId("record-about"), outcomeBadge(found), " ", h("bdi", { class: "clipped" }, clip(found.traineeId, 120)),
-    " · ", h("time", {}, when(found.createdAt)), " · ", endedBy(found.endTrigger) || say(`status.${found.status}`));
+    " · ", h("time", { dir: "ltr" }, when(found.createdAt)), " · ", endedBy(found.endTrigger) || say(`status.${found.status}`));
   fill(byId("figures"), figures(found));
   fill(byId("score"), worth(found.score) ?? h("p", { class: "notice plain", id: "no-score" }, why(found)));
   lines.customer = name;
@@ -81,7 +82,7 @@ function figures(found) {
 }
 
 byId("report").addEventListener("click", ({ target }) =>
-  download(`${path}/report?${new URLSearchParams({ language: data.language })}`, `${data.sessionId}.pdf`, target));
+  download(`${path}/report`, `${data.sessionId}.pdf`, target));
 byId("files").addEventListener("click", ({ target }) => download(`${path}/data`, `${data.sessionId}.zip`, target));
 
 // Back to the list as it was.

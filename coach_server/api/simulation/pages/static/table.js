@@ -35,7 +35,7 @@ export function row(session) {
     cell("persona", name(session.personaName)),
     cell("outcome", outcomeBadge(session)),
     cell("score", score(session.score)),
-    cell("date", h("time", { datetime: session.createdAt }, when(session.createdAt))),
+    cell("date", h("time", { datetime: session.createdAt, dir: "ltr" }, when(session.createdAt))),
     cell("duration", lasted(session.durationMs)));
 }
 
@@ -43,7 +43,7 @@ const cell = (column, ...children) =>
   h("td", { class: `of-${column}`, "data-label": named(column) }, h("div", { class: "cell" }, children));
 
 /** Whatever somebody called himself: in its own direction, and no longer than the cell. */
-const name = (text) => h("bdi", { class: "clipped", title: text.length > 24 ? clip(text) : null }, clip(text, 400));
+const name = (text) => h("bdi", { class: "clipped", title: text?.length > 24 ? clip(text) : null }, clip(text, 400));
 
 const score = (value) => (typeof value === "number"
   ? h("span", { class: "score-cell" }, h("b", {}, String(value)), meter(value)) : h("span", { class: "muted" }, "–"));

@@ -127,7 +127,7 @@ function mark({ time, kind, name }, x) {
 function legend({ moods, events }) {
   const kinds = ["client", "supervisor", "error"].filter((kind) => events.some((event) => event.kind === kind));
   return h("p", { class: "legend-line" },
-    moods.length ? h("span", { class: "key" }, say("timeline.attitude")) : null,
+    moods.length ? h("span", { class: "key", "data-kind": "attitude" }, say("timeline.attitude")) : null,
     kinds.map((kind) => h("span", { class: "key", "data-kind": kind }, say(`timeline.${kind}`))));
 }
 

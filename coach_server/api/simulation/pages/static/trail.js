@@ -20,5 +20,5 @@ export function exportsOf(found) {
   if (!found?.length) return null;
   return card(say("exports.heading"), "exports", h("ul", { class: "used" }, found.map((one) => h("li", {},
     h("span", {}, named("exports", one.status), one.errorCode ? h("span", { class: "muted", dir: "ltr" }, ` ${one.errorCode}`) : null),
-    h("time", { class: "muted" }, when(one.sentAt ?? one.createdAt))))));
+    h("time", { class: "muted", dir: "ltr" }, when(one.sentAt ?? one.createdAt))))));
 }

@@ -2,7 +2,10 @@
 
 import { data, say } from "../console/words.js";
 
-const dates = new Intl.DateTimeFormat(data.language, {
+// Days before months, as all of our readers write them.
+const LOCALE = data.language === "en" ? "en-GB" : data.language;
+
+const dates = new Intl.DateTimeFormat(LOCALE, {
   day: "2-digit", month: "2-digit", year: "numeric", hour: "2-digit", minute: "2-digit",
 });
 
@@ -30,5 +33,11 @@ export const percentOf = (share) =>
 /** The text of `section.name`, or the name itself as words when a newer server knows more than this page. */
 export const named = (section, name) => say(`${section}.${name}`);
 
-/** No more of a text than a title can bear. */
-export const clip = (text, most = 200) => (text.length > most ? `${text.slice(0, most)}…` : text);
+// Marks that turn the direction of what follows, and control characters: a name has no use for them.
+const TRICKS = /[\u0000-\u001f\u007f\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069]+/gu;
+
+/** A name or title in one line, and no more of it than the place can bear. */
+export function clip(text, most = 200) {
+  const plain = String(text ?? "").replace(TRICKS, " ").trim();
+  return plain.length > most ? `${plain.slice(0, most)}…` : plain;
+}
