@@ -29,6 +29,7 @@ from coach_server.services.simulation.voice import Voice, VoiceLimits
 
 MODEL = "bench"
 ENDLESS = 1e12
+READY = '{"type":"ready"}'
 
 
 class Wire:
@@ -68,6 +69,7 @@ class Relay:
         )
         try:
             await voice.respond()
+            await client.send_str(READY)
             await voice.carry(Wire(client))
         finally:
             await talk.close()
@@ -81,6 +83,7 @@ class Relay:
                     await client.send_str(told)
 
         async with self._http.ws_connect(self._url) as model:
+            await client.send_str(READY)
             speaking = asyncio.create_task(out())
             async for message in client:
                 frame = orjson.loads(message.data)
@@ -95,6 +98,7 @@ class Relay:
                 await client.send_str(message.data)
 
         async with self._http.ws_connect(self._url) as model:
+            await client.send_str(READY)
             speaking = asyncio.create_task(out())
             async for message in client:
                 await model.send_str(message.data)

@@ -146,6 +146,10 @@ async def _clients(
     async with aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=0)) as http:
         sockets = [await http.ws_connect(url) for _ in range(count)]
 
+        if url.endswith("/ws"):
+            for socket in sockets:  # a relay says when its model is there
+                await socket.receive_str()
+
         async def read(socket: aiohttp.ClientWebSocketResponse) -> None:
             async for message in socket:
                 if (answer := on_frame(socket, message.data)) is not None:
@@ -171,8 +175,6 @@ async def _paced(url: str, count: int) -> dict[str, float]:
             took.append(now - sent)
 
     async with _clients(url, count, arrived) as sockets:
-        # A client waits for `ready`, and so for the model's session.
-        await asyncio.sleep(0.5)
         start = time.perf_counter()
         warm = start + 0.3
         sent = 0

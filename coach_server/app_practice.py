@@ -18,13 +18,11 @@ from coach_server.api.sockets import Sockets
 from coach_server.app_parts import Parts
 from coach_server.clock import Clock
 from coach_server.domain.roleplay import Timing
-from coach_server.paths import catalog
 from coach_server.providers.avatar import Avatar
 from coach_server.providers.avatar.heygen import HeyGen
 from coach_server.providers.avatar.liveavatar import LiveAvatar
 from coach_server.providers.avatar.off import Off
 from coach_server.providers.bus import Bus
-from coach_server.providers.embedder import Embedder
 from coach_server.services.assessment import Assessor
 from coach_server.services.avatars import Avatars
 from coach_server.services.call_scoring import CallScoring
@@ -65,6 +63,7 @@ class Practising:
     sessions: Roleplays
     talk: RoleplayTalk
     desk: PracticeDesk
+    knowledge: Knowledge
     rooms: Rooms
     store: RoleplayStore
     analysis: RoleplayAnalysis
@@ -117,8 +116,9 @@ def build_practice(parts: Parts) -> Practising:
     practised = Practice(parts.database, clock, parts.bus)
     store.on_over = practised.session_over
     rooms = Rooms(parts.sockets.publisher, parts.bus)
-    teller = Teller(rooms)
-    voice = CustomerVoice(parts.llm, prompts, parts.models, parts.catalog.customers, parts.breaker)
+    knowledge = parts.catalog.knowledge.by_meaning(parts.embedder)
+    teller = Teller(rooms, knowledge)
+    voice = CustomerVoice(parts.llm, prompts, parts.models, parts.catalog.customers, parts.breaker, knowledge)
     assessor = Assessor(parts.llm, prompts, parts.governor, parts.breaker, parts.models)
     sessions = Roleplays(
         store=store,
@@ -156,9 +156,11 @@ def build_practice(parts: Parts) -> Practising:
             methods=methods,
             scenarios=scenarios,
             practised=practised,
+            knowledge=knowledge,
             limits=parts.limits,
             clock=clock,
         ),
+        knowledge=knowledge,
         rooms=rooms,
         store=store,
         analysis=RoleplayAnalysis(
@@ -187,18 +189,11 @@ def build_practice(parts: Parts) -> Practising:
             limits=parts.limits,
             governor=parts.governor,
             clock=clock,
+            knowledge=knowledge,
             default_scenario=DEFAULT,
         ),
         avatars=avatars,
     )
-
-
-def _knowledge(methods: Methodologies, embedder: Embedder | None) -> Knowledge:
-    """Questions and answers on the default method. Raises ConfigError."""
-    method = methods.default
-    techniques = {one.id for one in method.techniques}
-    attitudes = {one.id for one in method.attitudes}
-    return Knowledge.load(catalog() / "knowledge", techniques, attitudes, embedder, method=method.id)
 
 
 def _avatar(settings: Settings, http: aiohttp.ClientSession, clock: Clock) -> Avatar:

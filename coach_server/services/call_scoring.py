@@ -51,6 +51,7 @@ class CallScoring:
         eyes: MethodEyes,
         assessor: Assessor,
         practised: Practice,
+        knowledge: Knowledge,
         limits: Limits,
         governor: CostGovernor,
         clock: Clock,
@@ -61,6 +62,7 @@ class CallScoring:
         self._eyes = eyes
         self._assessor = assessor
         self._practised = practised
+        self._knowledge = knowledge
         self._limits = limits
         self._governor = governor
         self._clock = clock
@@ -117,7 +119,8 @@ class CallScoring:
             raise NotFound("There is no such conversation.", field="conversationId")
         if found is not None:
             told = [drill_told(drill, self._method, call.language) for drill in drills]
-            return {"conversationId": call_id, **found.document, "drills": told}
+            reading = self._knowledge.reading(to_read(found.document), call.language)
+            return {"conversationId": call_id, **found.document, "drills": told, "reading": reading}
         if call.status == "active":
             raise Conflict("This conversation has not ended yet.")
         if call.analysis_status in ("pending", "done"):

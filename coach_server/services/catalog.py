@@ -7,16 +7,19 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 
 from coach_server import paths
 from coach_server.domain.cues import Cues
 from coach_server.domain.method_cues import MethodCues
+from coach_server.domain.methodology import Methodology
 from coach_server.services.analysis_wording import load_wordings
 from coach_server.services.answers import SCHEMAS
 from coach_server.services.customer_words import CustomerWords
 from coach_server.services.detector import load_cues, load_head
 from coach_server.services.feedback_wording import load_feedback_wordings
 from coach_server.services.head import Head
+from coach_server.services.knowledge import Knowledge
 from coach_server.services.method_eyes import compile_all
 from coach_server.services.method_head import MethodHead, load_heads
 from coach_server.services.methodologies import Methodologies
@@ -40,6 +43,7 @@ class Catalog:
     methods: Methodologies
     compiled: dict[tuple[str, str], MethodCues]
     scenarios: Scenarios
+    knowledge: Knowledge
     customers: CustomerWords
     personas: Personas
     director: Director
@@ -62,9 +66,17 @@ class Catalog:
             methods=methods,
             compiled=compile_all(methods.all(), cues.values()),
             scenarios=Scenarios.load(home / "scenarios", methods),
+            knowledge=_knowledge(home, methods.default),
             customers=CustomerWords.load(home / "customers"),
             personas=Personas.load(),
             director=Director.load(home / "simulation" / "director.toml"),
             guidance=GuidanceWords.load(home / "simulation" / "guidance.toml"),
             nods=Nods.load(home / "simulation" / "nods.toml"),
         )
+
+
+def _knowledge(home: Path, method: Methodology) -> Knowledge:
+    """Questions and answers on the default method. Raises ConfigError."""
+    techniques = {one.id for one in method.techniques}
+    attitudes = {one.id for one in method.attitudes}
+    return Knowledge.load(home / "knowledge", techniques, attitudes, method=method.id)

@@ -42,12 +42,14 @@ from coach_server.services.coach import closing
 from coach_server.services.coach_llm import chosen_model
 from coach_server.services.costs import Meter
 from coach_server.services.customer_words import CustomerWords
+from coach_server.services.knowledge import Knowledge
 from coach_server.services.prompts import Language, Prompts, Rendered
 
 REPLY_CHARS = 600
 TURNS = 4
 TURN_CHARS = 300
 FACTS_CHARS = 1500
+KNOWN_CHARS = 500
 FIRST_S = 3.5
 TOTAL_S = 8.0
 LETTERS_SHARE = 0.8
@@ -122,6 +124,7 @@ class CustomerVoice:
         models: Mapping[str, str],
         words: CustomerWords,
         breaker: Breaker,
+        knowledge: Knowledge,
         *,
         first_s: float = FIRST_S,
         total_s: float = TOTAL_S,
@@ -131,6 +134,7 @@ class CustomerVoice:
         self._models = models
         self._words = words
         self._breaker = breaker
+        self._knowledge = knowledge
         self._first_s = first_s
         self._total_s = total_s
 
@@ -177,7 +181,9 @@ class CustomerVoice:
     async def _speak(self, llm: LLM, task: _Task, meter: Meter | None) -> AsyncIterator[ReplyChunk | Reply]:
         """Raises ProviderError: NotAsked before, Unfit after words that do not suit."""
         ends_at = asyncio.get_running_loop().time() + self._total_s
-        prompt = self._prompts.render("customer", task.book.language, **_told(task))
+        known = self._knowledge.about_attitude(task.answer.attitude, task.book.language)
+        wins = clip(one_line(known.answer), KNOWN_CHARS) if known is not None else "-"
+        prompt = self._prompts.render("customer", task.book.language, wins=wins, **_told(task))
         # One model for both passes: a cap that is reached by the first must not cost its words.
         model = chosen_model(prompt, self._models, meter)
         spoken = _Spoken(task, prompt)

@@ -35,6 +35,7 @@ from coach_server.services.feedback_sentences import Sentences, step_scores
 from coach_server.services.feedback_wording import FeedbackWording, feedback_wording
 
 MOST_MISSED = 6
+MOST_TO_READ = 3
 # Of one criterion.
 MOST_EVIDENCE = 6
 _SPEAKERS = {
@@ -78,6 +79,12 @@ def score_talk(
     computing; reads files the first time, so call it off the event loop."""
     words = feedback_wording(language).words
     return score(turns, method, language=language, started_at=started_at, manual=manual, words=words)
+
+
+def to_read(document: Mapping[str, Any]) -> list[str]:
+    """The techniques a feedback gives reason to read about: the next step, and what was missed."""
+    wanted = [document["nextStepSuggestion"], *(missed["technique"] for missed in document["missedMoments"])]
+    return list(dict.fromkeys(id for id in wanted if id))[:MOST_TO_READ]
 
 
 def feedback_document(

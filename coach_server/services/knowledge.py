@@ -12,6 +12,7 @@ import threading
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -39,6 +40,19 @@ class Hit:
 
     entry: Entry
     score: float
+
+
+def told_entry(entry: Entry, book: KnowledgeBook, technique: str | None = None) -> dict[str, Any]:
+    """`{id, technique, question, answer, better, language}`, plain JSON. `technique`: what it was found for,
+    by default what it is most about."""
+    return {
+        "id": entry.id,
+        "technique": technique or (entry.techniques[0] if entry.techniques else None),
+        "question": entry.question,
+        "answer": entry.answer,
+        "better": entry.better,
+        "language": book.language,
+    }
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,6 +88,18 @@ class Knowledge:
         if DEFAULT_LANGUAGE not in books:
             raise ConfigError(f"{folder.name}/{method}.{DEFAULT_LANGUAGE}.toml is missing.")
         return cls(method, books, embedder)
+
+    def by_meaning(self, embedder: Embedder | None) -> Knowledge:
+        """The same books, found by meaning too where there is an embedder."""
+        return Knowledge(self.method, self._books, embedder)
+
+    def reading(self, techniques: Iterable[str], language: str) -> list[dict[str, Any]]:
+        """What to read about these techniques, in their order and each entry once; empty for a technique that
+        nothing was written about."""
+        book = self.book(language)
+        found = [(id, entry) for id in techniques if (entry := book.about_technique(id)) is not None]
+        once = {entry.id: (id, entry) for id, entry in reversed(found)}
+        return [told_entry(entry, book, id) for id, entry in found if once[entry.id][0] == id]
 
     @property
     def languages(self) -> tuple[str, ...]:

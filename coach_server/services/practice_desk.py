@@ -17,6 +17,7 @@ from coach_server.services.practice import Practice
 from coach_server.services.roleplay_access import ID, acts_for, require_reader
 from coach_server.services.roleplay_messages import drill_told, spec_of
 from coach_server.services.roleplay_store import RoleplayStore, order_analysis
+from coach_server.services.knowledge import Knowledge, told_entry
 from coach_server.services.roleplays import Begin, Roleplays
 from coach_server.services.scenarios import Scenarios, from_dict
 from coach_server.storage import practice
@@ -38,6 +39,7 @@ class PracticeDesk:
         methods: Methodologies,
         scenarios: Scenarios,
         practised: Practice,
+        knowledge: Knowledge,
         limits: Limits,
         clock: Clock,
     ) -> None:
@@ -46,6 +48,7 @@ class PracticeDesk:
         self._methods = methods
         self._scenarios = scenarios
         self._practised = practised
+        self._knowledge = knowledge
         self._limits = limits
         self._clock = clock
 
@@ -61,7 +64,8 @@ class PracticeDesk:
         if found is not None:
             method = self._store.method(session)
             told = [drill_told(drill, method, session.language) for drill in drills]
-            return {"sessionId": session_id, **found.document, "drills": told}
+            reading = self._knowledge.reading(to_read(found.document), session.language)
+            return {"sessionId": session_id, **found.document, "drills": told, "reading": reading}
         raise _not_ready(session)
 
     async def analyse(self, principal: Principal, session_id: str) -> dict[str, Any]:
@@ -77,6 +81,12 @@ class PracticeDesk:
             await order_analysis(conn, session_id, now, again=_AGAIN + round(now * 1000))
         self._store.on_end()
         return {"sessionId": session_id, "feedbackQueued": True}
+
+    async def knowledge(self, text: str, language: str, limit: int) -> dict[str, Any]:
+        """What the coach knows about a question, the best first."""
+        book = self._knowledge.book(language)
+        hits = await self._knowledge.find(text, language, limit=limit)
+        return {"language": book.language, "entries": [told_entry(hit.entry, book) for hit in hits]}
 
     # --- drills
 

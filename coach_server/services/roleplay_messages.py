@@ -21,6 +21,7 @@ from coach_server.domain.roleplay import (
 )
 from coach_server.providers.avatar import Spoken
 from coach_server.services.avatars import Opening
+from coach_server.services.knowledge import Knowledge
 from coach_server.services.roleplay_memory import load_machine
 from coach_server.services.rooms import Rooms
 from coach_server.storage.practice import Drill
@@ -30,12 +31,17 @@ from coach_server.storage.roleplays import Message, Session
 class Teller:
     """Turns effects into the events of the contract and tells whoever listens to the session."""
 
-    def __init__(self, rooms: Rooms) -> None:
+    def __init__(self, rooms: Rooms, knowledge: Knowledge) -> None:
         self._rooms = rooms
+        self._knowledge = knowledge
 
-    async def tell(self, session_id: str, effects: Sequence[Effect]) -> None:
+    async def tell(self, session_id: str, effects: Sequence[Effect], language: str) -> None:
+        """`language`: of what there is to read beside a hint."""
         for effect in effects:
             told = event_of(session_id, effect)
+            if told is not None and isinstance(effect, Hinted):
+                found = self._knowledge.reading([effect.hint.step_id], language)
+                told[1]["reading"] = found[0] if found else None
             if told is not None:
                 await self._rooms.tell(session_id, *told)
 

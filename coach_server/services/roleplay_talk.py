@@ -154,7 +154,7 @@ class RoleplayTalk:
                 return _Heard(opened.session, known, before, load_reading(known.reading), is_new=False)
             turn, message = self._apply(opened, method, said, reading, before)
             await opened.append(message)
-        await self._teller.tell(session.id, opened.effects)
+        await self._teller.tell(session.id, opened.effects, session.language)
         self._remember(opened.session, turn)
         if turn.is_seller:
             self._judge_later(opened.session, method, turn, before)
@@ -257,7 +257,7 @@ class RoleplayTalk:
             document = dump_reading(reading, turn.phase, keep_words=session.store_transcript)
             await roleplays.reread(opened.conn, session.id, turn.sequence, document)
             _spend(opened, meter)
-        await self._teller.tell(session.id, opened.effects)
+        await self._teller.tell(session.id, opened.effects, session.language)
 
     # --- answering
 
@@ -375,7 +375,7 @@ class RoleplayTalk:
             customer.memory, customer.attitude = reply.memory, reply.attitude
             opened.state["customer"] = customer.to_dict()
             _spend(opened, meter)
-        await self._teller.tell(session.id, opened.effects)
+        await self._teller.tell(session.id, opened.effects, session.language)
         self._remember(opened.session, turn)
         return await self._reply(opened.session, method, replace(message, message=reply.text), facts)
 

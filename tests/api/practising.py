@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import asyncio
 import re
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -16,6 +16,7 @@ from pydantic import BaseModel
 from coach_server.api import practice_out, wire_out
 from coach_server.api.declared import declared
 from coach_server.api.http import Route
+from coach_server.testing import ManualClock
 from tests.serving import KEY, Client, Server
 
 REST, SOCKETS = declared()
@@ -174,6 +175,16 @@ async def joined(server: Server, started: Mapping[str, Any]) -> AsyncIterator[Li
     async with listening(server, {"joinToken": started["joinToken"]}) as client:
         assert (await client.join(started["sessionId"]))["ok"]
         yield client
+
+
+async def let_pass(clock: ManualClock, desk: Desk, holds: Callable[[], object]) -> None:
+    """Move time on, a little with each request, until this holds: jobs and vendors' retries wait for the clock
+    and for the network in turn."""
+    async with asyncio.timeout(20):
+        while not holds():
+            await clock.advance(0.25)
+            await desk.ask("GET", "/api/methodologies")
+            await desk.drills("nobody")
 
 
 def nothing_of(words: str, folder: Path) -> None:

@@ -14,7 +14,7 @@ import pytest
 from coach_server.app import Replacements
 from coach_server.providers.avatar import DEFAULT_DURATION_S
 from coach_server.testing import ManualClock
-from tests.api.practising import TALK, Desk, joined
+from tests.api.practising import TALK, Desk, joined, let_pass
 from tests.fakes import heygen, liveavatar
 from tests.fakes.heygen import FakeHeyGen, FakeVendor, hang
 from tests.fakes.heygen import status as refuses
@@ -81,12 +81,7 @@ async def test_a_stop_stops_the_avatar_also_when_the_vendor_is_down_at_first(
         assert (await desk.stop(session_id))["status"] == "completed"
         await fake.until(lambda: fake.names.count(STOP[vendor]) == 1)
         assert len(fake.open) == 1
-        for _ in range(60):
-            if not fake.open:
-                break
-            await clock.advance(1)
-            await desk.status(session_id)
-        await fake.until(lambda: not fake.open)
+        await let_pass(clock, desk, lambda: not fake.open)
         assert fake.names.count(STOP[vendor]) == 3
         await desk.stop(session_id)
         await desk.status(session_id)
@@ -218,8 +213,7 @@ async def test_before_its_token_ends_a_client_is_moved_to_another_avatar(tmp_pat
             assert told["status"] == "ready" and told["heygenSessionId"] != started["heygenSessionId"]
             assert told["livekitToken"] == f"room.jwt.of-{told['heygenSessionId']}"
             assert set(fake.open) == {started["heygenSessionId"], told["heygenSessionId"]}
-            await clock.advance(21)
-            await fake.until(lambda: fake.open == [told["heygenSessionId"]])
+            await let_pass(clock, Desk(server), lambda: fake.open == [told["heygenSessionId"]])
             await upkeep.sweep()
             assert len(client.told("avatar:status")) == 1
         await Desk(server).stop(started["sessionId"])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from pathlib import Path
 from typing import Any
 
@@ -28,12 +29,12 @@ async def live_call(server: Server, client: Client, **choices: Any) -> str:
 
 async def scored(desk: Desk, call_id: str) -> dict[str, Any]:
     path = f"/api/conversations/{call_id}/feedback"
-    for _ in range(500):
-        status, answer = await desk.try_("GET", path)
-        if status == 200:
-            return answer
-        assert status == 409, answer
-    raise AssertionError("the call was not scored")
+    async with asyncio.timeout(15):
+        while True:
+            status, answer = await desk.try_("GET", path)
+            if status == 200:
+                return answer
+            assert status == 409, answer
 
 
 async def test_before_the_first_session_there_is_a_beginning(tmp_path: Path) -> None:

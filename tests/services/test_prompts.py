@@ -24,6 +24,21 @@ VARIABLES = {
     "check_reply": ("language", "attitude", "mood", "who", "facts", "gist", "turns", "words", "reply"),
     "evaluate": ("language", "phase", "techniques", "call", "turn"),
     "assess": ("language", "techniques", "part", "facts", "outline", "call"),
+    "supervise": (
+        "language",
+        "persona",
+        "experience",
+        "criteria",
+        "weak_points",
+        "objections",
+        "checklist",
+        "products",
+        "forbidden",
+        "mood",
+        "exchanges",
+        "events",
+        "call",
+    ),
 }
 LANGUAGES = ("en", "nl", "he")
 GOOD = """+++

@@ -11,8 +11,8 @@
     asks for the decision                   agrees when won over, else says what still holds him back
     asks anything else about him            tells what is nearest to it
     greets, chats                           greets, chats
-    anything else                           tells of himself while nothing is offered; then the next objection,
-                                            doubt, or interest, by his attitude
+    anything else                           tells of himself while nothing is offered; then the next
+                                            objection, doubt, or interest, by his attitude
 
 He says no line twice as long as there is another, two sentences at most, in one language, and never speaks of
 attitude, score or the director.
@@ -20,24 +20,23 @@ attitude, score or the director.
 
 from __future__ import annotations
 
-import zlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TypeAlias
 
 from coach_server.domain.phrases import sentences
 from coach_server.domain.simulation.hearing import Heard, hear, meets
-from coach_server.domain.simulation.persona import Domain, Lines, Objection, SimPersona, SimScenario, pick
+from coach_server.domain.simulation.lines import COOL, MOST_SENTENCES, UsedLines, joined
+from coach_server.domain.simulation.persona import Domain, Objection, SimPersona, SimScenario, pick
 from coach_server.domain.simulation.talk import Outcome, Role, TalkPhase, Utterance
 from coach_server.domain.wording import same_words
 
-MOST_SENTENCES = 2
 ANGRY, COLD, WARM, WON = 1.5, 3.0, 5.0, 6.0
 PUSHES = 3
 LAST_TURNS = 2
 FIRST_OBJECTION = 2
 ENOUGH_OBJECTIONS = 3
-STEM = 6
+STEM = 7
 
 Found: TypeAlias = "str | None"
 
@@ -46,7 +45,8 @@ Found: TypeAlias = "str | None"
 class OfflineState:
     """What he remembers; serialisable. `said`: keys of the lines he used, oldest first; `told`: how many
     lines of each topic; `raised`: objections in order; `pending`: the one that waits for an answer;
-    `insisted`: it was passed over once; `offered`: something is on the table; `seed`: varies his words from session to session."""
+    `insisted`: it was passed over once; `offered`: something is on the table; `seed`: varies his words from
+    session to session."""
 
     seed: int = 0
     turns: int = 0
@@ -107,18 +107,19 @@ class _Reply:
         self._cast, self._moment, self._state = cast, moment, state
         self._persona, self._phrases = cast.persona, cast.persona.phrases
         self._heard: Heard = hear(cast.persona, cast.domain, cast.language, moment.text)
-        self._spoken = [same_words(u.text) for u in moment.history if u.role is Role.AVATAR]
+        spoken = [utterance.text for utterance in moment.history if utterance.role is Role.AVATAR]
+        self._lines = UsedLines(self._phrases, cast.language, state.seed, state.said, spoken)
         self._ends: Outcome | None = None
         if self._heard.offers:
             self._state = replace(self._state, offered=True)
-        if self._spoken and not state.said:
+        if spoken and not state.said:
             self._recall()
 
     def made(self) -> OfflineReply:
         if self._state.over:
             return OfflineReply("", self._state)
         text = next(text for way in self._ways() if (text := way()))
-        self._state = replace(self._state, turns=self._state.turns + 1)
+        self._state = replace(self._state, turns=self._state.turns + 1, said=self._lines.said)
         return OfflineReply(text, self._state, self._ends)
 
     def _ways(self) -> tuple[Callable[[], Found], ...]:
@@ -144,7 +145,7 @@ class _Reply:
         return None if self._moment.ending is None else self._farewell(self._moment.ending)
 
     def _opening(self) -> Found:
-        return None if self._moment.text.strip() else self._line("greeting", self._phrases.greeting)
+        return None if self._moment.text.strip() else self._lines.line("greeting", self._phrases.greeting)
 
     def _unchecked(self) -> Found:
         fatal = [check for check in self._cast.domain.checks if check.fatal]
@@ -176,7 +177,7 @@ class _Reply:
         self._state = replace(self._state, pushed=self._state.pushed + 1)
         if self._state.pushed >= PUSHES and self._moment.attitude < COLD:
             return self._leave(Outcome.WALKED_AWAY)
-        return self._line("annoyed", self._phrases.annoyed)
+        return self._lines.line("annoyed", self._phrases.annoyed)
 
     def _softened(self) -> Found:
         objection = self._objection(self._state.pending)
@@ -185,10 +186,10 @@ class _Reply:
         if self._heard.closes and self._moment.attitude >= WON:
             return None
         self._state = replace(self._state, pending=None, insisted=False, touched=self._all_touched())
-        softens = self._line(f"softens.{objection.id}", objection.softens)
+        softens = self._lines.line(f"softens.{objection.id}", objection.softens)
         if self._moment.attitude >= WARM and not self._heard.closes:
-            return self._joined(softens, self._line("interested", self._phrases.interested))
-        return softens or self._line("interested", self._phrases.interested)
+            return joined(softens, self._lines.line("interested", self._phrases.interested))
+        return softens or self._lines.line("interested", self._phrases.interested)
 
     def _touched(self) -> Found:
         fresh = [i for i in self._heard.touched if i not in self._state.touched]
@@ -196,17 +197,17 @@ class _Reply:
         if point is None:
             return None
         self._state = replace(self._state, touched=self._all_touched())
-        return self._line(f"shows.{point.id}", point.shows)
+        return self._lines.line(f"shows.{point.id}", point.shows)
 
     def _close(self) -> Found:
         if not self._heard.closes:
             return None
         if self._moment.attitude >= WON:
             self._state = replace(self._state, won=True, pending=None)
-            return self._line("convinced", self._phrases.convinced)
+            return self._lines.line("convinced", self._phrases.convinced)
         if self._moment.attitude < ANGRY:
-            return self._line("annoyed", self._phrases.annoyed)
-        return self._raised() or self._line("sceptical", self._phrases.sceptical)
+            return self._lines.line("annoyed", self._phrases.annoyed)
+        return self._raised() or self._lines.line("sceptical", self._phrases.sceptical)
 
     def _fact(self) -> Found:
         return self._facts(self._heard.topics)
@@ -239,21 +240,23 @@ class _Reply:
     def _courtesy(self) -> Found:
         if self._heard.offers or self._heard.needs:
             return None
-        if self._heard.greets and not self._has_said("greeting"):
-            return self._line("greeting", self._phrases.greeting)
+        if self._heard.greets and not self._lines.has_begun("greeting"):
+            return self._lines.line("greeting", self._phrases.greeting)
         if self._heard.chats or (self._heard.greets and not self._heard.asks):
-            return self._line("small_talk", self._phrases.small_talk)
+            return self._lines.line("small_talk", self._phrases.small_talk)
         return None
 
     def _by_attitude(self) -> str:
         mood = self._moment.attitude
         if mood < ANGRY and self._state.turns > 1:
-            return self._from("annoyed", "sceptical")
+            return self._lines.of_mood("annoyed", "sceptical")
         if mood >= WON:
             return self._almost_won()
         if mood >= COLD and not self._on_the_table():
-            return self._facts(self._untold()[:1]) or self._from("small_talk", "sceptical")
-        return self._resistance() or self._from(*(("interested", "sceptical") if mood >= COLD else _COOL))
+            return self._facts(self._untold()[:1]) or self._lines.of_mood("small_talk", "sceptical")
+        return self._resistance() or self._lines.of_mood(
+            *(("interested", "sceptical") if mood >= COLD else COOL)
+        )
 
     def _on_the_table(self) -> bool:
         return self._state.offered or bool(self._state.raised)
@@ -262,20 +265,20 @@ class _Reply:
         """He still wants to know some things; what he agrees to he keeps for the moment he is asked."""
         last = self._state.turns >= self._cast.scenario.max_exchanges - LAST_TURNS
         if last and self._moment.phase is TalkPhase.DECIDING and not self._state.pending:
-            return self._from("convinced", "interested")
+            return self._lines.of_mood("convinced", "interested")
         if not self._state.pending and len(self._state.raised) < ENOUGH_OBJECTIONS and self._heard.offers:
-            return self._raised() or self._from("interested")
-        return self._from("interested", "convinced")
+            return self._raised() or self._lines.of_mood("interested")
+        return self._lines.of_mood("interested", "convinced")
 
     def _resistance(self) -> Found:
         """An objection when something is on the table; before that only doubt. One that was passed over is
         insisted on once."""
         if self._state.pending and not self._state.insisted:
             self._state = replace(self._state, insisted=True)
-            return self._line("sceptical", self._phrases.sceptical)
+            return self._lines.line("sceptical", self._phrases.sceptical)
         late = self._state.turns >= self._cast.scenario.max_exchanges - LAST_TURNS
         if late and self._moment.attitude < COLD:
-            return self._line("annoyed", self._phrases.annoyed)
+            return self._lines.line("annoyed", self._phrases.annoyed)
         if self._on_the_table() or self._state.turns >= FIRST_OBJECTION:
             return self._raised()
         return None
@@ -289,7 +292,7 @@ class _Reply:
             return None
         raised = (*self._state.raised, fresh.id)
         self._state = replace(self._state, raised=raised, pending=fresh.id, insisted=False)
-        return self._line(f"says.{fresh.id}", fresh.says)
+        return self._lines.line(f"says.{fresh.id}", fresh.says)
 
     def _objection(self, objection_id: str | None) -> Objection | None:
         return next((o for o in self._persona.objections if o.id == objection_id), None)
@@ -307,15 +310,14 @@ class _Reply:
         more = None
         if len(wanted) == 1 and self._moment.attitude >= WARM and sentences(told[0]) == 1:
             more = self._told(wanted[0])
-        return self._joined(*told, more)
+        return joined(*told, more)
 
     def _told(self, topic: str) -> Found:
-        lines = pick(self._phrases.facts[topic], self._cast.language)
         number = self._state.told.get(topic, 0)
-        if number >= len(lines) or self._was_said(f"facts.{topic}#{number}", lines[number]):
-            return None
-        self._state = replace(self._state, told={**self._state.told, topic: number + 1})
-        return self._use(f"facts.{topic}#{number}", lines[number])
+        said = self._lines.at(f"facts.{topic}", pick(self._phrases.facts[topic], self._cast.language), number)
+        if said is not None:
+            self._state = replace(self._state, told={**self._state.told, topic: number + 1})
+        return said
 
     def _leave(self, outcome: Outcome) -> Found:
         self._ends = outcome
@@ -324,70 +326,13 @@ class _Reply:
     def _farewell(self, outcome: Outcome) -> Found:
         self._state = replace(self._state, over=True)
         lines = self._phrases.farewells.get(outcome, {})
-        return self._line(f"farewell.{outcome}", lines) or self._from("annoyed", "sceptical")
+        return self._lines.line(f"farewell.{outcome}", lines) or self._lines.of_mood("annoyed", "sceptical")
 
     def _recall(self) -> None:
         """Takes up a talk that was broken off or that a model led: what was objected and told counts."""
-        raised = [o.id for o in self._persona.objections if self._any_said(o.says)]
-        language = self._cast.language
-        told = {
-            topic: sum(self._was_said("", line) for line in pick(lines, language))
-            for topic, lines in self._phrases.facts.items()
-        }
-        self._state = replace(self._state, raised=tuple(raised), told={t: n for t, n in told.items() if n})
-
-    def _any_said(self, lines: Mapping[str, Lines]) -> bool:
-        return any(self._was_said("", line) for line in pick(lines, self._cast.language))
-
-    # Lines
-
-    def _has_said(self, bucket: str) -> bool:
-        return any(key.startswith(f"{bucket}#") for key in self._state.said)
-
-    def _was_said(self, key: str, line: str) -> bool:
-        return key in self._state.said or any(same_words(line) in spoken for spoken in self._spoken)
-
-    def _use(self, key: str, line: str) -> str:
-        self._state = replace(self._state, said=(*self._state.said, key))
-        return line
-
-    def _line(self, bucket: str, lines: Mapping[str, Lines]) -> Found:
-        """A line of the bucket he has not said, beginning at a place that differs between sessions; an
-        objection's and a weak point's lines stand in an order that is kept."""
-        own = pick(lines, self._cast.language)
-        start = (
-            0 if "." in bucket or not own else zlib.crc32(f"{self._state.seed}{bucket}".encode()) % len(own)
-        )
-        for step in range(len(own)):
-            number = (start + step) % len(own)
-            if not self._was_said(f"{bucket}#{number}", own[number]):
-                return self._use(f"{bucket}#{number}", own[number])
-        return None
-
-    def _from(self, *buckets: str) -> str:
-        """A fresh line of the first bucket that has one, else of any; when he has said everything, what he
-        said longest ago."""
-        for bucket in (*buckets, *_COOL, "interested", "small_talk"):
-            if (line := self._line(bucket, getattr(self._phrases, bucket))) is not None:
-                return line
-        return self._oldest(buckets[0])
-
-    def _oldest(self, bucket: str) -> str:
-        lines = pick(getattr(self._phrases, bucket), self._cast.language)
-        last = {key: at for at, key in enumerate(self._state.said)}
-        number = min(range(len(lines)), key=lambda n: last.get(f"{bucket}#{n}", -1))
-        return self._use(f"{bucket}#{number}", lines[number])
-
-    def _joined(self, *parts: Found) -> Found:
-        """As many as make two sentences."""
-        said: list[str] = []
-        for part in parts:
-            if part and sentences(" ".join([*said, part])) <= MOST_SENTENCES:
-                said.append(part)
-        return " ".join(said) or None
-
-
-_COOL = ("sceptical", "annoyed")
+        raised = tuple(o.id for o in self._persona.objections if self._lines.is_spoken(o.says))
+        told = {topic: self._lines.count_spoken(lines) for topic, lines in self._phrases.facts.items()}
+        self._state = replace(self._state, raised=raised, told={t: n for t, n in told.items() if n})
 
 
 def _stems(text: str) -> set[str]:

@@ -14,7 +14,7 @@ from coach_server import paths
 from coach_server.domain.simulation.persona import Domain, SimPersona, SimScenario
 from coach_server.errors import CoachError, ConfigError, Invalid, NotFound
 from coach_server.services.catalog_file import CatalogFile
-from coach_server.services.simulation import persona_file
+from coach_server.services.simulation import persona_file, trade_file
 
 _Made = TypeVar("_Made", Domain, SimPersona, SimScenario)
 
@@ -37,7 +37,7 @@ class Personas:
         """The catalog in `folder`, the server's own by default. Raises ConfigError naming file, line and
         field. Blocks: call it before serving."""
         home = folder or paths.catalog()
-        domains = _folder(home / "trades", persona_file.domain_from)
+        domains = _folder(home / "trades", trade_file.domain_from)
         personas = _folder(home / "personas", lambda data: _known_persona(data, domains))
         scenarios = _folder(home / "simulations", lambda data: _known_scenario(data, personas))
         if not scenarios:
