@@ -32,7 +32,6 @@ def main() -> int:
         sys.stdout.write(f"API key (made now, kept in {settings.data_dir / 'api-key'}): {fresh_key}\n")
         sys.stdout.flush()
     set_up(settings.log_level, as_json=(settings.log_format or _usual_format(settings)) == "json")
-    warn_of_plain_text(settings)
     try:
         return _run(settings)
     except CoachError as error:
@@ -41,11 +40,6 @@ def main() -> int:
     except OSError as error:
         sys.stderr.write(f"Cannot start: {error.strerror or type(error).__name__}.\n")
         return 2
-
-
-def warn_of_plain_text(settings: Settings) -> None:
-    if settings.is_production and not settings.data_keys:
-        logger.warning("DATA_ENCRYPTION_KEY is not set: what people say is stored as plain text")
 
 
 def _usual_format(settings: Settings) -> str:

@@ -361,6 +361,7 @@ def build_app(settings: Settings, replacements: Replacements | None = None) -> w
             _around(lambda: transcriptions),
             _around(lambda: _scheduled(coaching, day_costs, retention)),
             _around(lambda: _task(ears.run(), "ears")),
+            _around(lambda: _task(practising.knowledge.prepare(), "knowledge")),
             _around(lambda: _asking_models(llm, settings)),
         )
     )

@@ -265,10 +265,10 @@ def asyncapi(events: Mapping[str, Event]) -> Document:
         ("client", "receive", frames.FROM_CLIENT),
         ("server", "send", frames.FROM_SERVER),
     ):
-        for name, model in models.items():
+        for name, frame in models.items():
             key = f"simulation.{direction}.{name}"
-            summary = _summary(model)
-            messages[key] = {"name": name, "summary": summary, "payload": schemas.ref(model)}
+            summary = _summary(frame)
+            messages[key] = {"name": name, "summary": summary, "payload": schemas.ref(frame)}
             operations[key] = {
                 "action": action,
                 "channel": {"$ref": "#/channels/simulation"},

@@ -7,6 +7,7 @@ from __future__ import annotations
 from typing import Any, Literal
 
 from coach_server.api.practice_out import DrillTold
+from coach_server.api.simulation.out import SessionDetail
 from coach_server.api.wire_out import (
     AnalysisAnswer,
     ConversationDetail,
@@ -119,3 +120,4 @@ class UserExport(Outbound):
     """One for each method."""
     drills: list[DrillTold | UnreadableDrill]
     sessions: list[ExportedSession | UnreadableSession]
+    simulations: list[SessionDetail | UnreadableSession]

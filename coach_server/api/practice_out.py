@@ -423,11 +423,34 @@ class DrillTold(Outbound):
     source: DrillSource
 
 
+class KnowledgeEntry(Outbound):
+    """Something the coach knows."""
+
+    id: str
+    technique: str | None
+    """The technique it was found for, or is most about."""
+    question: str
+    answer: str
+    better: str | None
+    """What can be said to a customer."""
+    language: str
+
+
+class KnowledgeAnswer(Outbound):
+    """What the coach knows about a question, the best first."""
+
+    language: str
+    """Of the answers: a language that nothing is written in is answered in English."""
+    entries: list[KnowledgeEntry]
+
+
 class RoleplayFeedback(FeedbackShared):
     """What a practice session came to."""
 
     sessionId: str
     drills: list[DrillTold]
+    reading: list[KnowledgeEntry]
+    """On the next step and what was missed."""
 
 
 class CallFeedbackAnswer(FeedbackShared):
@@ -435,6 +458,7 @@ class CallFeedbackAnswer(FeedbackShared):
 
     conversationId: str
     drills: list[DrillTold]
+    reading: list[KnowledgeEntry]
 
 
 class DrillsAnswer(Outbound):
@@ -550,6 +574,8 @@ class HintShown(Outbound):
     stepId: str
     hintText: str
     type: Literal["tip", "warning"]
+    reading: KnowledgeEntry | None
+    """What the coach knows about the step."""
 
 
 class ReplyChunk(Outbound):

@@ -136,6 +136,13 @@ class OfMethod(InLanguage):
     """Left out: hugo."""
 
 
+class KnowledgeQuery(InLanguage):
+    """A question to the coach."""
+
+    text: Annotated[Text, Field(min_length=1, max_length=1000)]
+    limit: int = Field(3, ge=1, le=10)
+
+
 class DrillQuery(Inbound):
     """Whose drills."""
 

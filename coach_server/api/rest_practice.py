@@ -65,12 +65,18 @@ class RestPractice:
             body=practice_wire.UserChoices,
             refusals=(403, 503),
         )
+        asked = Doc(
+            "What the coach knows about a question.",
+            out.KnowledgeAnswer,
+            query=practice_wire.KnowledgeQuery,
+        )
         avatar = Doc("What the avatar can do.", out.AvatarCapabilities)
         user = "/api/users/{userId}/settings"
         own = "/api/roleplay/scenarios/{id}"
         rest.add("GET", "/api/methodologies", self.methodologies, methods, roles=BEGINNERS)
         rest.add("GET", "/api/roleplay/techniques", self.techniques, techniques, roles=BEGINNERS)
         rest.add("GET", "/api/roleplay/scenarios", self.scenarios, scenarios, roles=BEGINNERS)
+        rest.add("GET", "/api/roleplay/knowledge", self.knowledge, asked, roles=BEGINNERS)
         rest.add("PUT", own, self.keep_scenario, keep, roles=_BUILDERS)
         rest.add("DELETE", own, self.delete_scenario, drop, roles=_BUILDERS)
         rest.add("GET", "/api/roleplay/users/{userId}/progress", self.progress, progress, roles=BEGINNERS)
@@ -91,6 +97,11 @@ class RestPractice:
     async def scenarios(self, request: web.Request, principal: Principal) -> web.Response:
         query = wire.parse(practice_wire.InLanguage, dict(request.query))
         return json_response(await self._desk.scenarios(principal, query.language or self._language))
+
+    async def knowledge(self, request: web.Request, principal: Principal) -> web.Response:
+        query = wire.parse(practice_wire.KnowledgeQuery, dict(request.query))
+        language = query.language or self._language
+        return json_response(await self._desk.knowledge(query.text, language, query.limit))
 
     async def keep_scenario(self, request: web.Request, principal: Principal) -> web.Response:
         made = wire.parse(practice_wire.ScenarioDocument, await json_body(request))

@@ -6,7 +6,7 @@ import re
 
 from aiohttp import web
 
-from coach_server.api import wire_out
+from coach_server.api import export_out, wire_out
 from coach_server.api.answers import json_response, user_of
 from coach_server.api.http import Doc, Rest
 from coach_server.errors import NotFound
@@ -27,7 +27,7 @@ class RestPrivacy:
     def register(self, rest: Rest) -> None:
         erase_user = Doc("Erase all that is stored of a user.", wire_out.ErasureReceipt, refusals=(403, 503))
         erase_call = Doc("Erase a call.", wire_out.ErasureReceipt, refusals=(403, 503))
-        export = Doc("All that is stored of a user, as a file.", wire_out.UserExport, refusals=(403, 503))
+        export = Doc("All that is stored of a user, as a file.", export_out.UserExport, refusals=(403, 503))
         sweeps = Doc("When old words were deleted, and how many.", wire_out.SweepsAnswer)
         rest.add("DELETE", "/api/users/{userId}", self.erase_user, erase_user)
         rest.add("GET", "/api/users/{userId}/export", self.export, export)

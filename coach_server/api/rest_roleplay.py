@@ -92,7 +92,7 @@ class RestRoleplay:
 
     async def transcript(self, request: web.Request, principal: Principal) -> web.Response:
         said = wire.parse(practice_wire.SayMessage, await json_body(request))
-        self._talk.take(_id(request))
+        self._talk.take(principal, _id(request))
         answer = await self._talk.hear(
             principal,
             _id(request),
@@ -109,7 +109,7 @@ class RestRoleplay:
 
     async def message(self, request: web.Request, principal: Principal) -> web.StreamResponse:
         wish = wire.parse(practice_wire.AskCustomer, await json_body(request))
-        self._talk.take(_id(request))
+        self._talk.take(principal, _id(request))
         said = Said("user", wish.text, message_id=wish.messageId or str(uuid.uuid4()))
         pieces = self._talk.answer(principal, _id(request), said)
         if EVENT_STREAM in request.headers.get("Accept", ""):

@@ -71,7 +71,7 @@ class RoleplayEvents:
         self._sockets.on_gone(self._rooms.leave)
 
     async def join(self, client: Client, wish: practice_wire.JoinSession) -> Answer:
-        self._talk.take(wish.sessionId)
+        self._talk.take(client.principal, wish.sessionId)
         answer = await self._sessions.join(client.principal, wish.sessionId, wish.userId)
         if not self._sockets.publisher.is_open(client.sid):
             return answer
@@ -89,17 +89,17 @@ class RoleplayEvents:
         await self._rooms.tell_one(client.sid, "feedback:ready", told)
 
     async def heartbeat(self, client: Client, wish: practice_wire.SessionHeartbeat) -> Answer:
-        self._talk.take(wish.sessionId)
+        self._talk.take(client.principal, wish.sessionId)
         return await self._sessions.heartbeat(client.principal, wish.sessionId)
 
     async def complete_step(self, client: Client, wish: practice_wire.CompleteStep) -> Answer:
-        self._talk.take(wish.sessionId)
+        self._talk.take(client.principal, wish.sessionId)
         return await self._sessions.complete_step(client.principal, wish.sessionId, wish.stepId)
 
     async def message(self, client: Client, wish: practice_wire.RoleplayMessage) -> Answer:
         """Acknowledged when the seller's words are on disk; the answer follows as events, also for a client
         that has not joined: it asked."""
-        self._talk.take(wish.sessionId)
+        self._talk.take(client.principal, wish.sessionId)
         said = Said("user", wish.text, message_id=wish.messageId or str(uuid.uuid4()))
 
         def joined() -> None:

@@ -637,28 +637,6 @@ class SweepsAnswer(Outbound):
     sweeps: list[Sweep]
 
 
-class ExportedConversation(ConversationDetail):
-    transcript: list[StoredSegment]
-    tips: list[StoredTip]
-    analysis: AnalysisAnswer | None
-
-
-class UnreadableConversation(Outbound):
-    """It was encrypted with a key that is not configured, or was changed."""
-
-    conversationId: str
-    unreadable: Literal[True]
-
-
-class UserExport(Outbound):
-    """All that is stored of a user."""
-
-    format: Literal[1]
-    exportedAt: Millis
-    userId: str
-    conversations: list[ExportedConversation | UnreadableConversation]
-
-
 class GenerateAnswer(Outbound):
     success: Literal[True]
     data: str

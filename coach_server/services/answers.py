@@ -10,6 +10,7 @@ from typing import Any
 
 from coach_server.domain.methodology import SubScore
 from coach_server.domain.simulation.ending import END_REASONS
+from coach_server.domain.simulation.scorecard import Category
 from coach_server.domain.simulation.talk import Direction, TalkPhase
 from coach_server.domain.tip import Stage
 from coach_server.domain.turns import Quality
@@ -94,6 +95,13 @@ SCHEMAS: Mapping[str, Mapping[str, Any] | None] = {
         shouldEnd={"type": "boolean"},
         endReason={"anyOf": [{"type": "string", "enum": list(END_REASONS)}, {"type": "null"}]},
         instantEnd={"type": "boolean"},
+    ),
+    # The categories of a simulation's score (seed 001). The overall score follows from them.
+    "simulation_score": _strict(
+        categories=_strict(**{category.value: _SCORE_OR_NONE for category in Category}),
+        highlights=_list_of(text=_TEXT, quote=_TEXT),
+        improvements=_list_of(text=_TEXT, quote=_TEXT),
+        summary=_TEXT,
     ),
     # The names of the seed's analysis; its map of technique scores is a list here, for a strict schema has no
     # free keys.

@@ -4,6 +4,9 @@ The model is told what the rules measured and what was said, and answers in the 
 Its answer is untrusted: scores are clamped, ids are those of the method, a quote counts only where it was
 really said, texts are bounded and cleaned. The same talk by the same version of a method, prompt and model is
 asked about once: a judgement is kept under the hash of these, so that the same talk keeps its score.
+
+What does not depend on the method (the cache, its key, the parts, how they are asked) also serves the scoring
+of simulations (`simulation/assess.py`).
 """
 
 from __future__ import annotations
@@ -11,9 +14,9 @@ from __future__ import annotations
 import asyncio
 import hashlib
 from collections import OrderedDict
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Generic, Protocol, TypeVar
 
 from loguru import logger
 
@@ -25,7 +28,7 @@ from coach_server.errors import ProviderError
 from coach_server.providers.llm import LLM
 from coach_server.services import assessment_page as page
 from coach_server.services.asking import Asking
-from coach_server.services.assessment_answer import Part, Record, merge
+from coach_server.services.assessment_answer import Record, merge
 from coach_server.services.breaker import Breaker, NotAsked
 from coach_server.services.costs import CostGovernor, Meter
 from coach_server.services.prompts import Prompts, Rendered
@@ -40,30 +43,103 @@ PART_TURNS = 25
 MOST_PARTS = 12
 AT_ONCE = 3
 KEPT = 256
+T = TypeVar("T")
 
 
-class AssessmentCache(Protocol):
+class JudgementCache(Protocol[T]):
     """Judgements by content hash."""
 
-    async def get(self, key: str) -> ModelJudgement | None: ...
+    async def get(self, key: str) -> T | None: ...
 
-    async def put(self, key: str, judgement: ModelJudgement) -> None: ...
+    async def put(self, key: str, judgement: T) -> None: ...
 
 
-class RecentAssessments:
-    """An AssessmentCache of this process alone; the oldest go first."""
+class RecentJudgements(Generic[T]):
+    """A JudgementCache of this process alone; the oldest go first."""
 
     def __init__(self, keep: int = KEPT) -> None:
         self._keep = keep
-        self._kept: OrderedDict[str, ModelJudgement] = OrderedDict()
+        self._kept: OrderedDict[str, T] = OrderedDict()
 
-    async def get(self, key: str) -> ModelJudgement | None:
+    async def get(self, key: str) -> T | None:
         return self._kept.get(key)
 
-    async def put(self, key: str, judgement: ModelJudgement) -> None:
+    async def put(self, key: str, judgement: T) -> None:
         self._kept[key] = judgement
         while len(self._kept) > self._keep:
             self._kept.popitem(last=False)
+
+
+AssessmentCache = JudgementCache[ModelJudgement]
+RecentAssessments = RecentJudgements[ModelJudgement]
+
+
+class Judges:
+    """Asks a model about a talk, in one question or in several at the same time. `llm` None: nothing is ever
+    judged. `models` maps a role to a model."""
+
+    def __init__(
+        self, llm: LLM | None, breaker: Breaker, models: Mapping[str, str], deadline_s: float
+    ) -> None:
+        self._models = models
+        self._asking = Asking(llm, breaker, models, deadline_s) if llm is not None else None
+
+    @property
+    def configured(self) -> bool:
+        return self._asking is not None
+
+    def model(self, prompt: Rendered) -> str:
+        """The one that is configured (also when a cheaper one answers because money is short)."""
+        return prompt.settings.model or self._models.get(prompt.settings.role, "")
+
+    def key(self, facts_hash: str, version: int, prompt: Rendered) -> str:
+        """What decides over a judgement: the talk with what it is judged by, the prompt in its language, and
+        the model."""
+        names = (facts_hash, str(version), prompt.system, self.model(prompt))
+        return hashlib.sha256("\0".join(names).encode()).hexdigest()
+
+    async def ask(
+        self, prompts: Sequence[Rendered], read: Callable[[dict[str, Any]], T], meter: Meter
+    ) -> list[T] | None:
+        """What `read` makes of the answers, in the order of the questions. None when the model was not asked
+        or one of the answers is no use: half a judgement would be another one the next time."""
+        try:
+            return await self._ask_all(prompts, read, meter)
+        except NotAsked as error:
+            logger.bind(reason=error.message).debug("The model was not asked to assess a talk")
+        except ProviderError as error:
+            logger.bind(code=error.code, parts=len(prompts)).warning("The model could not assess a talk")
+        return None
+
+    async def _ask_all(
+        self, prompts: Sequence[Rendered], read: Callable[[dict[str, Any]], T], meter: Meter
+    ) -> list[T]:
+        """One that fails stops the others and raises its ProviderError."""
+        at_once = asyncio.Semaphore(AT_ONCE)
+        tasks: list[asyncio.Task[T]] = []
+        fault: Exception | None = None
+        try:
+            async with asyncio.TaskGroup() as group:
+                for number, prompt in enumerate(prompts, 1):
+                    asked = self._ask(prompt, read, meter, at_once)
+                    tasks.append(group.create_task(asked, name=f"assessment, part {number}"))
+        except* ProviderError as errors:
+            fault = errors.exceptions[0]
+        if fault is not None:
+            raise fault
+        return [task.result() for task in tasks]
+
+    async def _ask(
+        self,
+        prompt: Rendered,
+        read: Callable[[dict[str, Any]], T],
+        meter: Meter,
+        at_once: asyncio.Semaphore,
+    ) -> T:
+        if self._asking is None:
+            raise NotAsked("There is no model.", degraded=False)
+        async with at_once:
+            return await self._asking.ask(prompt, meter, read)
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,14 +166,13 @@ class Assessor:
     ) -> None:
         self._prompts = prompts
         self._governor = governor
-        self._models = models
-        self._cache = RecentAssessments() if cache is None else cache
-        self._asking = Asking(llm, breaker, models, deadline_s) if llm is not None else None
+        self._cache: AssessmentCache = RecentAssessments() if cache is None else cache
+        self._judges = Judges(llm, breaker, models, deadline_s)
 
     @property
     def configured(self) -> bool:
         """Whether there is a model: a talk it has not judged is provisional then."""
-        return self._asking is not None
+        return self._judges.configured
 
     async def assess(
         self,
@@ -114,7 +189,7 @@ class Assessor:
         usefully: then the rules' card stands, and the document is provisional where `configured`.
         `started_at`: seconds since the epoch, from which quotes are timed; the first turn's without. `cache`
         instead of the assessor's own."""
-        if self._asking is None or card.insufficient or not turns:
+        if not self.configured or card.insufficient or not turns:
             return None
         questions = self._questions(card, turns, method, language)
         key = self.key(card, questions[0].prompt)
@@ -131,13 +206,8 @@ class Assessor:
         return judgement
 
     def key(self, card: ScoreCard, prompt: Rendered) -> str:
-        """What decides over a judgement: the talk and its method, the prompt in its language, and the model
-        that is configured (also when a cheaper one answered because money was short)."""
-        names = (card.facts_hash, str(VERSION), prompt.system, self._model(prompt))
-        return hashlib.sha256("\0".join(names).encode()).hexdigest()
-
-    def _model(self, prompt: Rendered) -> str:
-        return prompt.settings.model or self._models.get(prompt.settings.role, "")
+        """As `Judges.key`, for a card."""
+        return self._judges.key(card.facts_hash, VERSION, prompt)
 
     def _questions(
         self, card: ScoreCard, turns: Sequence[Turn], method: Methodology, language: str
@@ -168,41 +238,14 @@ class Assessor:
     async def _judge(
         self, questions: Sequence[_Question], record: Record, meter: Meter
     ) -> ModelJudgement | None:
-        try:
-            answers = await self._ask_all(questions, record, meter)
-        except NotAsked as error:
-            logger.bind(reason=error.message).debug("The model was not asked to assess a talk")
+        answers = await self._judges.ask([question.prompt for question in questions], record.read, meter)
+        if answers is None:
             return None
-        except ProviderError as error:
-            logger.bind(code=error.code, parts=len(questions)).warning("The model could not assess a talk")
-            return None
-        return merge(answers, [question.turns for question in questions], self._model(questions[0].prompt))
-
-    async def _ask_all(self, questions: Sequence[_Question], record: Record, meter: Meter) -> list[Part]:
-        """The answers in the order of the questions. One that fails stops the others and raises its
-        ProviderError: half a judgement would be another one the next time."""
-        at_once = asyncio.Semaphore(AT_ONCE)
-        tasks: list[asyncio.Task[Part]] = []
-        fault: Exception | None = None
-        try:
-            async with asyncio.TaskGroup() as group:
-                for number, question in enumerate(questions, 1):
-                    asked = self._ask(question.prompt, record, meter, at_once)
-                    tasks.append(group.create_task(asked, name=f"assessment, part {number}"))
-        except* ProviderError as errors:
-            fault = errors.exceptions[0]
-        if fault is not None:
-            raise fault
-        return [task.result() for task in tasks]
-
-    async def _ask(self, prompt: Rendered, record: Record, meter: Meter, at_once: asyncio.Semaphore) -> Part:
-        if self._asking is None:
-            raise NotAsked("There is no model.", degraded=False)
-        async with at_once:
-            return await self._asking.ask(prompt, meter, record.read)
+        model = self._judges.model(questions[0].prompt)
+        return merge(answers, [question.turns for question in questions], model)
 
 
-def parts(turns: Sequence[Turn]) -> list[Sequence[Turn]]:
+def parts(turns: Sequence[T]) -> list[Sequence[T]]:
     """The turns of each question: all of them, or pieces of `PART_TURNS`. Of a very long talk the pieces are
     spread evenly, first and last among them."""
     if len(turns) <= WHOLE_TURNS:

@@ -26,7 +26,8 @@ from coach_server.services.analysis import CallRecord
 from coach_server.services.archive import may_see
 from coach_server.services.assessment import Assessor, RecentAssessments
 from coach_server.services.costs import CostGovernor
-from coach_server.services.feedback import TalkFrame, feedback_document, score_talk
+from coach_server.services.feedback import TalkFrame, feedback_document, score_talk, to_read
+from coach_server.services.knowledge import Knowledge
 from coach_server.services.limits import Limits
 from coach_server.services.method_eyes import MethodEyes
 from coach_server.services.practice import Practice

@@ -115,6 +115,8 @@ class JobRunner:
             logger.warning("jobs: cannot look for work")
             return now + self._poll_s
         for job in claimed:
+            if job.id in self._running:
+                continue  # its lease ran out under us; the work goes on
             self._running[job.id] = group.create_task(self._work(job), name=f"job {job.id} {job.kind}")
         return min(next_due, now + self._poll_s)
 

@@ -11,13 +11,14 @@ from coach_server.domain.methodology import Methodology, Technique, say, say_all
 from coach_server.domain.persona import Scenario
 from coach_server.errors import Conflict, Invalid, NotFound
 from coach_server.services.access import Principal
+from coach_server.services.feedback import to_read
+from coach_server.services.knowledge import Knowledge, told_entry
 from coach_server.services.limits import Limits
 from coach_server.services.methodologies import Methodologies
 from coach_server.services.practice import Practice
 from coach_server.services.roleplay_access import ID, acts_for, require_reader
 from coach_server.services.roleplay_messages import drill_told, spec_of
 from coach_server.services.roleplay_store import RoleplayStore, order_analysis
-from coach_server.services.knowledge import Knowledge, told_entry
 from coach_server.services.roleplays import Begin, Roleplays
 from coach_server.services.scenarios import Scenarios, from_dict
 from coach_server.storage import practice

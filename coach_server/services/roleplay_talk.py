@@ -102,7 +102,7 @@ class RoleplayTalk:
         self._governor = governor
         self._teller = teller
         self._clock = clock
-        self._buckets: OrderedDict[str, TokenBucket] = OrderedDict()
+        self._buckets: OrderedDict[tuple[str, str], TokenBucket] = OrderedDict()
         self._unstored: OrderedDict[str, deque[Turn]] = OrderedDict()
         self._group: asyncio.TaskGroup | None = None
         self._judging = asyncio.Semaphore(JUDGES_AT_ONCE)
@@ -114,10 +114,12 @@ class RoleplayTalk:
             ready.set()
             await asyncio.Event().wait()
 
-    def take(self, session_id: str) -> None:
-        """Count an event of the session. Raises RateLimited: 1000 a minute (seed 000)."""
-        bucket = self._buckets.setdefault(session_id, TokenBucket(EVENTS_A_MINUTE, EVENTS_A_MINUTE / 60))
-        self._buckets.move_to_end(session_id)
+    def take(self, caller: Principal, session_id: str) -> None:
+        """Count an event of the session. Raises RateLimited: 1000 a minute (seed 000). Counted before anybody
+        looks whose session it is, so for each API key apart."""
+        key = (caller.key, session_id)
+        bucket = self._buckets.setdefault(key, TokenBucket(EVENTS_A_MINUTE, EVENTS_A_MINUTE / 60))
+        self._buckets.move_to_end(key)
         if len(self._buckets) > REMEMBERED_SESSIONS:
             self._buckets.popitem(last=False)
         now = self._clock.now()

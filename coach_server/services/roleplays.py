@@ -361,7 +361,7 @@ class Roleplays:
         async with self._store.changing(session_id) as opened:
             effects = opened.machine.complete_step(self._store.method(session), step_id, opened.now)
             opened.effects += effects
-        await self._teller.tell(session_id, effects)
+        await self._teller.tell(session_id, effects, session.language)
         return {"currentPhaseId": opened.machine.phase, "currentStepId": opened.machine.step}
 
 

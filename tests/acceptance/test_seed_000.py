@@ -11,6 +11,7 @@ import pytest
 
 from coach_server.app import Replacements
 from coach_server.errors import RateLimited
+from coach_server.services.access import Principal, Role
 from coach_server.testing import ManualClock
 from tests.api.practising import Desk, joined, listening
 from tests.serving import serving
@@ -283,7 +284,7 @@ async def test_more_than_a_thousand_events_a_minute_in_one_session_are_refused(t
         async with joined(server, started) as client:
             with pytest.raises(RateLimited):
                 for _ in range(1001):
-                    talk.take(session_id)
+                    talk.take(Principal("default", Role.SERVICE), session_id)
             beat = {"sessionId": session_id}
             refused = await client.ask("session:heartbeat", beat)
             assert refused["code"] == "RATE_LIMITED" and refused["retryAfterMs"] > 0

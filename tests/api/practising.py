@@ -118,7 +118,7 @@ class Desk:
                 status, answer = await self.try_("GET", path)
                 if status == 200:
                     return answer
-                assert (status, self.headers["Retry-After"]) == (409, "2"), answer
+                assert (status, self.headers.get("Retry-After")) == (409, "2"), answer
 
     async def practise(self, turns: Sequence[tuple[str, str]] = TALK, **choices: Any) -> dict[str, Any]:
         """A whole session; its feedback."""
@@ -178,8 +178,8 @@ async def joined(server: Server, started: Mapping[str, Any]) -> AsyncIterator[Li
 
 
 async def let_pass(clock: ManualClock, desk: Desk, holds: Callable[[], object]) -> None:
-    """Move time on, a little with each request, until this holds: jobs and vendors' retries wait for the clock
-    and for the network in turn."""
+    """Move time on, a little with each request, until this holds: jobs and retries wait for the clock and the
+    network in turn."""
     async with asyncio.timeout(20):
         while not holds():
             await clock.advance(0.25)

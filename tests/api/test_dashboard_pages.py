@@ -1,5 +1,5 @@
-"""The simulation's pages on the wire: who is handed a token, what their policy allows, which texts and files; and
-how long the server takes over the dashboard of somebody with five thousand sessions."""
+"""The simulation's pages on the wire: who is handed a token, what their policy allows, which texts and files;
+and how long the server takes over the dashboard of somebody with five thousand sessions."""
 
 from __future__ import annotations
 
@@ -17,6 +17,7 @@ from coach_server.api.practice.page import LOCAL_USER
 from coach_server.api.simulation.pages import page as pages
 from coach_server.clock import SystemClock
 from coach_server.domain.simulation.effects import LogKind
+from coach_server.domain.simulation.scorecard import Category, CheckResult
 from coach_server.domain.simulation.talk import Direction, EventType, Outcome
 from coach_server.services.access import Gate, Role
 from coach_server.storage import simulations
@@ -66,7 +67,9 @@ async def test_only_the_page_to_talk_on_may_ask_for_the_microphone(
     assert headers["Permissions-Policy"] == f"camera=(), geolocation=(), microphone={may}"
 
 
-@pytest.mark.parametrize("id", ["%3Cscript%3Ealert(1)%3C%2Fscript%3E", "..%2f..%2fetc", "%22%3E", "%E2%80%AE"])
+@pytest.mark.parametrize(
+    "id", ["%3Cscript%3Ealert(1)%3C%2Fscript%3E", "..%2f..%2fetc", "%22%3E", "%E2%80%AE"]
+)
 async def test_whatever_stands_in_the_address_is_only_data(server: Server, id: str) -> None:
     status, _, page = await get(server, f"/dashboard/{id}?lang=en")
     assert status == 200
@@ -124,6 +127,7 @@ def test_every_language_says_everything() -> None:
 
 
 CLOSED_SETS: dict[str, type[StrEnum]] = {
+    "categories": Category,
     "directions": Direction,
     "events": EventType,
     "trail": LogKind,
@@ -134,6 +138,11 @@ CLOSED_SETS: dict[str, type[StrEnum]] = {
 def test_every_word_the_server_may_send_has_a_text(section: str) -> None:
     texts = load_strings(HERE / "strings")["en"].table[section]
     assert set(texts) - {"heading"} == {member.value for member in CLOSED_SETS[section]}
+
+
+def test_every_result_of_a_check_has_a_text() -> None:
+    texts = load_strings(HERE / "strings")["en"].table["facts"]
+    assert {member.value for member in CheckResult} <= set(texts)
 
 
 def test_every_outcome_has_a_text_and_a_place_in_the_figures() -> None:
@@ -203,6 +212,7 @@ async def _fill(server: Server, count: int) -> None:
                     language="en",
                     created_at=ended - 300,
                     last_seen_at=ended,
+                    store_transcript=True,
                     status="ended",
                     outcome=[*Outcome][number % 4].value,
                     started_at=ended - 300,

@@ -1,6 +1,6 @@
-"""The simulation's pages in front of a stand-in that speaks the wire of simulations (seed 001): sessions as many as
-a test wants, and a scripted customer on a real WebSocket. What the real server does with them is tested in
-tests/api; here it is what a browser makes of it."""
+"""The simulation's pages in front of a stand-in that speaks the wire of simulations (seed 001): as many
+sessions as a test wants, and a scripted customer on a real WebSocket. What the real server does with them is
+tested in tests/api; here it is what a browser makes of it."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from typing import Any
 
 import orjson
 from aiohttp import WSMsgType, web
-from playwright.async_api import BrowserContext, Page, expect
+from playwright.async_api import BrowserContext, Page, async_playwright, expect
 
 from coach_server.api.auth import request_principal
 from coach_server.api.console.assets import Assets
@@ -23,8 +23,9 @@ from coach_server.api.http import error_middleware
 from coach_server.api.practice.page import PracticePages
 from coach_server.api.simulation.pages.page import SimulationPages
 from coach_server.clock import SystemClock
-from coach_server.errors import NotFound
+from coach_server.errors import Conflict, NotFound
 from coach_server.services.access import Gate, Role
+from tests.browser.console import FLAGS, browsing, chromium
 from tests.serving import KEY, node_modules
 
 NARROW = {"width": 360, "height": 780}
@@ -72,10 +73,20 @@ TALK = (
     (4.1, 8.9, "TRAINEE", "Good afternoon! Of course. May I ask first whether you are over eighteen?"),
     (9.8, 12.0, "AVATAR", "I am forty-five. Is it not visible?"),
     (13.0, 19.5, "TRAINEE", "We ask everybody. And what do you smoke, if I may ask?"),
-    (20.4, 26.0, "AVATAR", "Marlboro Gold, for twenty years. The smell bothers my wife, otherwise I am happy."),
+    (
+        20.4,
+        26.0,
+        "AVATAR",
+        "Marlboro Gold, for twenty years. The smell bothers my wife, otherwise I am happy.",
+    ),
     (27.2, 38.0, "TRAINEE", "I understand. So the smell at home is what you would change?"),
     (39.1, 44.0, "AVATAR", "Perhaps. But I tried something electric once and it tasted of nothing."),
-    (45.2, 61.0, "TRAINEE", "That is a fair point. With glo the tobacco is heated, so the taste stays close."),
+    (
+        45.2,
+        61.0,
+        "TRAINEE",
+        "That is a fair point. With glo the tobacco is heated, so the taste stays close.",
+    ),
     (62.0, 66.5, "AVATAR", "Hm. And what would it cost me?"),
     (67.5, 80.0, "TRAINEE", "The device is on offer for 990. Would you like to try it now?"),
     (81.0, 85.0, "AVATAR", "All right, show me quickly. But if I miss the bus, it is your fault."),
@@ -88,31 +99,72 @@ MOODS = (
     (64.0, 5.5, "rising"),
     (83.0, 7.0, "rising"),
 )
+QUOTE = "So the smell at home is what you would change?"
 SCORE: dict[str, Any] = {
     "overall": 74,
     "categories": {"empathy": 80, "argumentQuality": 70, "persistence": 72, "adaptability": 0},
-    "highlights": ["Age and use were checked before a product was named."],
-    "improvements": ["Ask one more question about the ritual before you offer something."],
-    "fails": ["The price came before the benefit."],
+    "highlights": ["You found out what bothers him."],
+    "improvements": ["The age was checked too late.", "Ask about the ritual before you offer something."],
     "summary": "A calm talk that kept to the rules and found the one thing that bothers him.",
-    "compliance": {"ageVerification": "passed", "smokerCheck": "passed", "forbiddenWords": []},
-    "phaseHandling": {"skepseBreakthrough": True, "weakPointsUsed": ["smell at home"]},
-    "evidence": [
-        {
-            "criterion": "empathy",
-            "quote": "So the smell at home is what you would change?",
-            "speaker": "TRAINEE",
-            "sequence": 6,
-            "time": 27.2,
-        }
-    ],
-    "checklist": [
+    "complianceDetails": {
+        "ageVerification": "failed",
+        "smokerCheck": "passed",
+        "forbiddenWords": [{"word": "healthier", "sequence": 8, "position": 3, "quote": "It is healthier."}],
+        "checks": {"age": "late", "user": "passed"},
+        "score": 5,
+        "penalty": 10,
+        "cap": 80,
+    },
+    "phaseHandling": {
+        "skepseBreakthrough": True,
+        "interestRecognized": False,
+        "weakPointsUsed": ["smell_at_home"],
+        "decisionHelped": True,
+    },
+    "fails": ["The age was checked too late."],
+    "outcome": "converted",
+    "steps": [
         {"id": "greet", "name": "Greeted properly", "state": "done", "quote": "Good afternoon!", "time": 4.1},
-        {"id": "objections", "name": "Answered what held him back", "state": "failed", "quote": "", "time": None},
-        {"id": "close", "name": "Asked for the decision", "state": "open", "quote": "", "time": None},
+        {
+            "id": "objections",
+            "name": "Answered what held him back",
+            "state": "failed",
+            "quote": None,
+            "time": None,
+        },
+        {"id": "close", "name": "Asked for the decision", "state": "open", "quote": None, "time": None},
     ],
-    "provisional": True,
+    "remarks": [
+        {
+            "type": "good",
+            "id": "weak_point",
+            "text": "You found out what bothers him.",
+            "quote": QUOTE,
+            "speaker": "TRAINEE",
+            "time": 27.2,
+        },
+        {
+            "type": "warning",
+            "id": "late_check",
+            "text": "The age was checked too late.",
+            "quote": None,
+            "speaker": None,
+            "time": None,
+        },
+        {
+            "type": "warning",
+            "id": "needs",
+            "text": "Ask about the ritual before you offer something.",
+            "quote": None,
+            "speaker": None,
+            "time": None,
+        },
+    ],
+    "weights": {},
     "insufficient": False,
+    "provisional": True,
+    "source": "rules",
+    "language": "en",
 }
 
 
@@ -191,7 +243,7 @@ def tone(seconds: float = 0.2) -> str:
 @dataclass
 class Stand:
     """What the stand-in tells, and what it was told. `sockets`: clients of the session that are there now.
-    `tickets`: that were used, in order."""
+    `tickets`: that were used, in order. `refuses`: nobody is let in any more."""
 
     rows: list[dict[str, Any]] = field(default_factory=list)
     detail: dict[str, Any] = field(default_factory=session)
@@ -201,6 +253,7 @@ class Stand:
     tickets: list[str] = field(default_factory=list)
     asked: list[str] = field(default_factory=list)
     sockets: list[web.WebSocketResponse] = field(default_factory=list)
+    refuses: bool = False
     port: int = 0
     _changed: asyncio.Event = field(default_factory=asyncio.Event)
 
@@ -280,6 +333,8 @@ class Stand:
     # --- the socket
 
     async def _talk(self, request: web.Request) -> web.StreamResponse:
+        if self.refuses:
+            raise Conflict("This session is over.")
         self.tickets.append(request.query.get("ticket", ""))
         socket = web.WebSocketResponse()
         await socket.prepare(request)
@@ -299,10 +354,10 @@ class Stand:
         for frame in frames:
             await self.sockets[-1].send_json(dict(frame))
 
-    async def drop(self) -> None:
+    async def drop(self, code: int = 1011) -> None:
         """The line breaks."""
         await self.until(lambda: bool(self.sockets))
-        await self.sockets[-1].close(code=1011)
+        await self.sockets[-1].close(code=code)
 
     def sent(self, kind: str) -> list[dict[str, Any]]:
         return [frame for frame in self.frames if frame["type"] == kind]
@@ -366,6 +421,20 @@ async def standing(stand: Stand, *, hands_out_tokens: bool = True) -> AsyncItera
         await runner.cleanup()
 
 
+@asynccontextmanager
+async def hearing(**options: Any) -> AsyncIterator[BrowserContext]:
+    """A browser with a microphone that beeps: Chromium's own stand-in for a device."""
+    flags = [*FLAGS, "--use-fake-ui-for-media-stream", "--use-fake-device-for-media-stream"]
+    async with async_playwright() as playwright:
+        browser = await playwright.chromium.launch(executable_path=chromium(), args=flags)
+        try:
+            context = await browser.new_context(locale="en-GB", permissions=["microphone"], **options)
+            context.set_default_timeout(20_000)
+            yield context
+        finally:
+            await browser.close()
+
+
 def token(user: str, role: Role, team: str | None = None) -> str:
     """A user token as the stand-in takes it."""
     gate = Gate([("default", KEY)], "", SystemClock())
@@ -388,6 +457,45 @@ class Looking:
     async def give_key(self, key: str) -> None:
         await self.page.locator("#access-key").fill(key)
         await self.page.locator("#access-form button").click()
+
+
+@dataclass
+class Talking(Looking):
+    """The practice page in front of the stand-in."""
+
+    stand: Stand = field(default_factory=Stand)
+
+    async def start(self) -> None:
+        await self.page.locator(".start").first.click()
+        await self.connected()
+
+    async def connected(self) -> None:
+        await expect(self.page.locator("#connection")).to_have_attribute("data-state", "connected")
+
+    async def utter(self, text: str, start: float) -> None:
+        """Type something; the stand-in takes it into the talk."""
+        before = len(self.stand.sent("text"))
+        await self.page.locator("#words").fill(text)
+        await self.page.keyboard.press("Enter")
+        await self.stand.until(lambda: len(self.stand.sent("text")) > before)
+        await self.stand.tell(said("TRAINEE", text, start))
+        await expect(self.page.locator("#lines .line.agent").last).to_contain_text(text)
+
+    async def end(
+        self, outcome: str | None = "converted", trigger: str = "end_conversation:converted"
+    ) -> None:
+        await self.stand.tell({"type": "session_ended", "outcome": outcome, "endTrigger": trigger})
+        await expect(self.page.locator("body")).to_have_attribute("data-phase", "ended")
+
+
+@asynccontextmanager
+async def talking(stand: Stand, language: str = "en", **options: Any) -> AsyncIterator[Talking]:
+    """The practice page with a talk begun, without a microphone."""
+    async with browsing(**{"viewport": WIDE, **options}) as context:
+        found = await looking(context, stand.port, f"/practice?lang={language}")
+        talk = Talking(found.page, found.complaints, stand)
+        await talk.start()
+        yield talk
 
 
 async def looking(context: BrowserContext, port: int, path: str) -> Looking:

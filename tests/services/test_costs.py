@@ -7,7 +7,7 @@ import pytest
 
 from coach_server.errors import ConfigError
 from coach_server.providers.llm import Usage
-from coach_server.services.costs import CostGovernor, Meter, Price, Prices, Spending, Spent
+from coach_server.services.costs import CostGovernor, Price, Prices, Spending, Spent
 from coach_server.testing import ManualClock
 from tests.services.coaching import PRICES
 

@@ -19,6 +19,7 @@ from coach_server.services.breaker import Breaker, BreakerState
 from coach_server.services.costs import CostGovernor
 from coach_server.services.customer import CustomerVoice, Reply, ReplyChunk, ReplyRequest
 from coach_server.services.customer_words import CustomerWords
+from coach_server.services.knowledge import Knowledge
 from coach_server.services.methodologies import Methodologies
 from coach_server.services.scenarios import from_dict
 from coach_server.testing import ManualClock
@@ -28,6 +29,11 @@ from tests.services.coaching import MODELS, PRICES, PROMPTS
 
 WORDS = CustomerWords.load(catalog() / "customers")
 METHODS = Methodologies.load()
+KNOWLEDGE = Knowledge.load(
+    catalog() / "knowledge",
+    {one.id for one in METHODS.default.techniques},
+    {one.id for one in METHODS.default.attitudes},
+)
 DEFAULT = from_dict(
     tomllib.loads((catalog() / "scenarios" / "default-sales-scenario.toml").read_text(encoding="utf-8"))
 )
@@ -73,7 +79,7 @@ def breaker() -> Breaker:
 @pytest.fixture
 async def voice(fake: FakeOpenAI, breaker: Breaker) -> AsyncIterator[CustomerVoice]:
     llm = OpenAILLM("sk-test", fake.base_url, SystemClock(), retry_wait_s=0.01)
-    yield CustomerVoice(llm, PROMPTS, MODELS, WORDS, breaker, first_s=5, total_s=10)
+    yield CustomerVoice(llm, PROMPTS, MODELS, WORDS, breaker, KNOWLEDGE, first_s=5, total_s=10)
     await llm.close()
 
 
@@ -81,13 +87,13 @@ async def voice(fake: FakeOpenAI, breaker: Breaker) -> AsyncIterator[CustomerVoi
 async def hasty(fake: FakeOpenAI, breaker: Breaker) -> AsyncIterator[CustomerVoice]:
     """A voice that waits for hardly anything."""
     llm = OpenAILLM("sk-test", fake.base_url, SystemClock(), retry_wait_s=0.01)
-    yield CustomerVoice(llm, PROMPTS, MODELS, WORDS, breaker, first_s=0.2, total_s=1.0)
+    yield CustomerVoice(llm, PROMPTS, MODELS, WORDS, breaker, KNOWLEDGE, first_s=0.2, total_s=1.0)
     await llm.close()
 
 
 @pytest.fixture
 def offline(breaker: Breaker) -> CustomerVoice:
-    return CustomerVoice(None, PROMPTS, MODELS, WORDS, breaker)
+    return CustomerVoice(None, PROMPTS, MODELS, WORDS, breaker, KNOWLEDGE)
 
 
 # With a model

@@ -393,6 +393,7 @@ def test_a_client_may_make_a_persona_in_the_spelling_of_the_wire() -> None:
         ({"scoring": {"luck": 1.0}}, "scoring.luck"),
         ({"worth": {"shoes": 1.0}}, "worth.shoes"),
         ({"fr": {}}, "fr.description"),
+        ({"name": "  "}, "name"),
         ({"extra": 1}, "extra"),
     ],
 )
@@ -411,6 +412,24 @@ def test_a_pattern_of_a_client_that_cannot_be_read_is_refused() -> None:
         PERSONAS.persona_from(wrong)
 
     assert caught.value.field == "en.weakPoints.sundays.cues.0"
+
+
+@pytest.mark.parametrize(
+    "pattern",
+    [
+        " ".join(["a ~"] * 8) + " a",
+        " ".join(["(a|)"] * 12) + " a",
+        " ".join(["(a|a a|a a a)"] * 8),
+    ],
+    ids=["gaps", "optional words", "alternatives"],
+)
+def test_a_pattern_that_would_hold_up_the_server_is_refused(pattern: str) -> None:
+    """A matcher that tries every way takes hours for these and a sentence of `a a a …`."""
+    slow = document()
+    slow["en"]["weak_points"]["sundays"]["cues"] = [pattern]
+
+    with pytest.raises(Invalid, match="too many"):
+        PERSONAS.persona_from(slow)
 
 
 def test_a_scenario_of_a_client_may_name_a_persona_of_its_own() -> None:

@@ -20,7 +20,7 @@ VARIABLES = {
     "summary": ("language", "figures", "call"),
     "generate_coach": ("language", "context"),
     "generate_customer": ("language", "context"),
-    "customer": ("language", "attitude", "mood", "who", "facts", "gist", "turns", "words"),
+    "customer": ("language", "attitude", "mood", "who", "facts", "gist", "wins", "turns", "words"),
     "check_reply": ("language", "attitude", "mood", "who", "facts", "gist", "turns", "words", "reply"),
     "evaluate": ("language", "phase", "techniques", "call", "turn"),
     "assess": ("language", "techniques", "part", "facts", "outline", "call"),

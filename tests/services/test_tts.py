@@ -265,6 +265,12 @@ async def test_garbage_is_not_played(pair: Pair, body: bytes, content_type: str)
     assert "vendor" not in fault.value.message
 
 
+@pytest.mark.parametrize("content_type", ["audio/pcm", "text/event-stream", "application/octet-stream"])
+async def test_audio_is_taken_under_each_name_that_vendors_give_it(pair: Pair, content_type: str) -> None:
+    pair.fake.script.content_type = content_type
+    assert b"".join(await said(pair.tts.speak(TEXT, "nl"))) == PCM
+
+
 async def test_a_line_that_breaks_in_the_middle_is_a_fault_after_what_came(pair: Pair) -> None:
     pair.fake.script.cut_after = 2 * CHUNK
     came = b""

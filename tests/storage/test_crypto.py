@@ -12,11 +12,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from loguru import logger
 from sqlalchemy import make_url, select, text, update
 
 from coach_server import cli
-from coach_server.__main__ import warn_of_plain_text
 from coach_server.cli.rotate import rotate
 from coach_server.clock import SystemClock
 from coach_server.errors import StorageFailed
@@ -390,20 +388,6 @@ def test_the_command_encrypts_what_the_settings_point_at(
     assert "utterances: 7 of 7 rows encrypted now" in capsys.readouterr().out
     path = make_url(sqlite_url).database or ""
     assert not any(CANARY.encode() in file.read_bytes() for file in Path(path).parent.glob("coach.db*"))
-
-
-@pytest.mark.parametrize(
-    ("env", "key", "warned"), [("production", "", 1), ("production", "k", 0), ("test", "", 0)]
-)
-def test_production_without_a_key_is_warned(tmp_path: Path, env: str, key: str, warned: int) -> None:
-    told: list[str] = []
-    sink = logger.add(told.append, level="WARNING")
-    value = b64encode(NEW[1]).decode() if key else ""
-    try:
-        warn_of_plain_text(test_settings(tmp_path, APP_ENV=env, DATA_ENCRYPTION_KEY=value))
-    finally:
-        logger.remove(sink)
-    assert len([line for line in told if "DATA_ENCRYPTION_KEY is not set" in line]) == warned
 
 
 def test_the_columns_that_are_encrypted_exist() -> None:

@@ -19,7 +19,7 @@ from coach_server.domain.simulation.scorecard import (
     Tone,
 )
 from coach_server.domain.simulation.scoring import Facts, facts_of, score_by_rules
-from coach_server.domain.simulation.talk import Outcome, Utterance
+from coach_server.domain.simulation.talk import ForbiddenUse, Outcome, Utterance
 from coach_server.domain.wording import clip, one_line
 
 FEW_NEEDS = 2
@@ -51,6 +51,7 @@ WARNINGS = (
     "check_late",
     "forbidden",
     *(name for name, _ in _BAD_MOVES.values()),
+    "objection_open",
     "pitched_early",
     "few_needs",
     "no_greeting",
@@ -105,8 +106,10 @@ def _warnings(facts: Facts, card: SimScoreCard) -> Iterator[SimRemark]:
         uses = [use for use in card.compliance.words if use.word == word]
         said = _said_at(facts, uses[0].sequence)
         words = _evidence("forbidden", said, uses[0].quote)
-        yield SimRemark(Tone.WARNING, "forbidden", 6.0, word, {"count": len(uses)}, words)
+        values: dict[str, int | str] = {"count": len(uses), "said": _as_said(facts, uses[0])}
+        yield SimRemark(Tone.WARNING, "forbidden", 6.0, word, values, words)
     yield from _of_moves(facts, _BAD_MOVES, Tone.WARNING)
+    yield from _open_objections(facts)
     yield from _course(facts)
 
 
@@ -130,6 +133,21 @@ def _checks(facts: Facts, card: SimScoreCard) -> Iterator[SimRemark]:
             yield SimRemark(Tone.WARNING, "check_missing", 8.0 + heavy, id)
         elif result is CheckResult.LATE:
             yield SimRemark(Tone.WARNING, "check_late", 5.0 + heavy, id)
+
+
+def _open_objections(facts: Facts) -> Iterator[SimRemark]:
+    """The first that nothing answered, unless it was passed over at once: then that is said."""
+    left = [(one, where) for one, where, answer in facts.objections if answer is None]
+    if left and not facts.counts[Cause.IGNORED]:
+        objection, where = left[0]
+        said = where.utterance
+        yield SimRemark(
+            Tone.WARNING,
+            "objection_open",
+            5.5,
+            objection.id,
+            evidence=_evidence("objection_open", said, said.text),
+        )
 
 
 def _course(facts: Facts) -> Iterator[SimRemark]:
@@ -184,6 +202,14 @@ def _evidence(criterion: str, said: Utterance | None, quote: str) -> SimEvidence
     if said is None:
         return None
     return SimEvidence(criterion, clip(one_line(quote), QUOTE_CHARS), said.role, said.sequence, said.start)
+
+
+def _as_said(facts: Facts, use: ForbiddenUse) -> str:
+    """The forbidden words with their inflections."""
+    word = next(one for one in facts.scene.domain.forbidden if one.id == use.word)
+    said = next(one for one in facts.scene.trainee if one.sequence == use.sequence)
+    hit = next(hit for hit in facts.scene.hits(said, word.stems) if hit.start == use.position)
+    return one_line(said.utterance.text[hit.start : hit.end])
 
 
 def _said_at(facts: Facts, sequence: int) -> Utterance | None:

@@ -71,13 +71,14 @@ class SimEvidence:
 
 @dataclass(frozen=True, slots=True)
 class SimRemark:
-    """`id`: the rule that found it; `about`: the check, product or forbidden word that it is about."""
+    """`id`: the rule that found it; `about`: the check, product or forbidden word that it is about. `values`:
+    what fills its sentence; `said` is the forbidden word as it was said."""
 
     tone: Tone
     id: str
     weight: float
     about: str = ""
-    values: Mapping[str, int] = field(default_factory=dict)
+    values: Mapping[str, int | str] = field(default_factory=dict)
     evidence: SimEvidence | None = None
 
 

@@ -15,6 +15,9 @@ from coach_server.providers.stt.handshake import retry_after
 from coach_server.providers.tts import MAX_CHARS, TtsLimits
 
 SAMPLE_BYTES = 2
+# A fault or a proxy's page under status 200. `text/event-stream` is not among them: ElevenLabs documents it
+# as the type of its raw audio.
+_NO_AUDIO = {"application/json", "text/html", "text/plain"}
 # What a body begins with that is a file of sound and not its samples.
 _FILES = (b"RIFF", b"ID3", b"OggS", b"fLaC")
 
@@ -96,7 +99,7 @@ class Speaking:
 def _check(response: aiohttp.ClientResponse) -> None:
     if response.status != 200:
         raise _refusal(response)
-    if response.content_type == "application/json" or response.content_type.startswith("text/"):
+    if response.content_type in _NO_AUDIO:
         raise ProviderError("The voice service sent something else than audio.", retryable=True)
 
 

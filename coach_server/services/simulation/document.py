@@ -5,6 +5,7 @@ Files write `initial_attitude`; a client may write `initialAttitude`.
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Callable, Mapping
 from typing import Annotated, Any, TypeAlias, TypeVar
@@ -12,17 +13,32 @@ from typing import Annotated, Any, TypeAlias, TypeVar
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 from pydantic.alias_generators import to_camel
 
-from coach_server.domain.cues import compile_pattern
+from coach_server.domain.cues import GAP_WORDS, Choice, Mark, Nodes, compile_pattern
 from coach_server.domain.simulation.persona import Lines
 from coach_server.errors import Invalid
 
+MOST_WAYS = 300
 _LANGUAGE = re.compile("[a-z]{2}")
 _Made = TypeVar("_Made", bound="Strict")
 
 
 def _compiles(pattern: str) -> str:
-    compile_pattern(pattern)
+    """A pattern that can be read and is matched fast: one with many gaps and optional words is tried in so
+    many ways that a long sentence would hold up the server."""
+    if _ways(compile_pattern(pattern)) > MOST_WAYS:
+        raise ValueError("has too many '~', optional words and longer alternatives")
     return pattern
+
+
+def _ways(nodes: Nodes) -> int:
+    """In how many ways it may be laid on a text from one word on, at most."""
+    return math.prod(_ways_of(node) for node in nodes)
+
+
+def _ways_of(node: Choice | Mark) -> int:
+    if isinstance(node, Mark):
+        return GAP_WORDS + 1 if node is Mark.GAP else 1
+    return bool(node.words or node.starts) + node.optional + sum(_ways(branch) for branch in node.branches)
 
 
 Id: TypeAlias = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]{0,63}$")]
@@ -38,7 +54,11 @@ MaybeCues: TypeAlias = Annotated[list[Cue], Field(max_length=80)]
 
 class Strict(BaseModel):
     model_config = ConfigDict(
-        extra="forbid", alias_generator=to_camel, populate_by_name=True, loc_by_alias=False
+        extra="forbid",
+        alias_generator=to_camel,
+        populate_by_name=True,
+        loc_by_alias=False,
+        str_strip_whitespace=True,
     )
 
 

@@ -117,7 +117,7 @@ def _judged(remarks: Iterable[JudgedRemark], tone: Tone) -> list[_Told]:
 
 def _worded(remark: SimRemark, words: ReportWords, domain: Domain, language: str, keep_words: bool) -> _Told:
     wording = words.remarks[remark.tone][remark.id]
-    values = {**remark.values, **_named(remark, domain, language)}
+    values = {**remark.values, **_named(remark, domain, language, keep_words)}
     if keep_words and wording.quoted is not None and remark.evidence is not None:
         text = wording.quoted.substitute(values, quote=remark.evidence.quote)
     else:
@@ -125,12 +125,13 @@ def _worded(remark: SimRemark, words: ReportWords, domain: Domain, language: str
     return _Told(remark.tone, remark.id, text, remark.evidence)
 
 
-def _named(remark: SimRemark, domain: Domain, language: str) -> dict[str, str]:
+def _named(remark: SimRemark, domain: Domain, language: str, keep_words: bool) -> dict[str, str]:
     """What the id that a remark is about is called."""
     if remark.id == "forbidden":
         word = next((one for one in domain.forbidden if one.id == remark.about), None)
         instead = say(word.instead, language) if word else ""
-        return {"word": remark.about.replace("_", " "), "instead": instead}
+        said = str(remark.values.get("said", "")) if keep_words else ""
+        return {"word": said or remark.about.replace("_", " "), "instead": instead}
     check = next((one for one in domain.checks if one.id == remark.about), None)
     if check is not None:
         return {"name": say(check.name, language)}

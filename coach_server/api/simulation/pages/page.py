@@ -1,6 +1,7 @@
-"""GET /dashboard, /dashboard/{id} and /practice: the simulation's pages (seed 001 "Dashboard"). Shells only: what
-they show comes by REST with the reader's own credential, so that there is one place that decides who sees what,
-and an address without one shows nothing.
+"""GET /dashboard, /dashboard/{id} and /practice: the simulation's pages (seed 001 "Dashboard").
+
+Shells only: what they show comes by REST with the reader's own credential, so that there is one place that
+decides who sees what, and an address without one shows nothing.
 
 A browser on this very machine, in development, is handed the token of the same trainee as the other practice
 pages; on the dashboard another key or token can be given in its place.

@@ -44,6 +44,11 @@ export class Microphone {
     context.resume();
   }
 
+  /** Whether the browser still listens, by the device itself. */
+  get isLive() {
+    return this.stream?.getAudioTracks().some((track) => track.readyState === "live") ?? false;
+  }
+
   close() {
     if (!this.isOpen) return;
     this.isOpen = false;

@@ -9,7 +9,7 @@ import { Microphone, mayListen } from "./microphone.js";
 import { Mood } from "./mood.js";
 import { endedBy, outcomeBadge } from "./outcome.js";
 import { Relay } from "./relay.js";
-import { checklist, evidence, remarks, worth } from "./score.js";
+import { checklist, remarks, worth } from "./score.js";
 import { Speaker } from "./speaker.js";
 import { comeIn } from "./viewer.js";
 
@@ -224,6 +224,7 @@ function heard(samples, level) {
 
 function showMicrophone(hint) {
   byId("microphone").setAttribute("aria-pressed", String(microphone.isOpen));
+  byId("microphone").dataset.live = String(microphone.isLive);
   byId("microphone-text").textContent = say(microphone.isOpen ? "talk.microphone_on" : "talk.microphone_off");
   byId("level").hidden = !microphone.isOpen;
   byId("say-hint").textContent = hint || (microphone.isOpen ? say("talk.listening") : "");
@@ -271,6 +272,7 @@ function over({ outcome, endTrigger }) {
 function finish(show) {
   clearInterval(ticking);
   microphone.close();
+  showMicrophone("");
   byId("level").value = 0;
   phase("ended");
   show();
@@ -287,13 +289,14 @@ function showResult(why = "") {
       score ? null : state,
       h("p", {}, h("a", { href: `/dashboard/${encodeURIComponent(session.sessionId)}?${new URLSearchParams({ lang: data.language })}` }, say("talk.to_record")))),
     score ? state : null,
-    score ? h("div", { class: "result-columns" }, checklist(score, cite), ...remarks(score), evidence(score, cite)) : null);
+    score ? h("div", { class: "result-columns" }, checklist(score, cite), ...remarks(score, cite)) : null);
   byId("live").scrollIntoView({ block: "start", behavior: calm() ? "auto" : "smooth" });
 }
 
 function scored(found) {
+  if (found.insufficient) return showResult(say("score.insufficient"));
   score = found;
-  if (ended) showResult();
+  return ended ? showResult() : undefined;
 }
 
 /** The line is closed and the score has not come by it: look whether it is there, or whether there will be none. */

@@ -45,8 +45,8 @@ export class Relay {
   }
 
   take(frame) {
+    if (frame.ticket) this.url.searchParams.set("ticket", frame.ticket);
     if (frame.type === "ready") {
-      if (frame.ticket) this.url.searchParams.set("ticket", frame.ticket);
       this.tries = 0;
       this.isReady = true;
       this.changed("ready");

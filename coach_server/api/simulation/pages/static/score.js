@@ -1,5 +1,5 @@
-// What a session was worth: the seed's shape first, and what the server tells beside it where it does. Whatever is
-// not there is left out; a 0 is a score.
+// What a session was worth: the seed's shape, and what the server tells beside it. A remark that has a quote leads to
+// the line in the talk. Whatever is not there is left out; a 0 is a score.
 
 import { h } from "../console/dom.js";
 import { clock, say } from "../console/words.js";
@@ -7,7 +7,6 @@ import { meter, ring } from "../practice/figures.js";
 import { named } from "./wording.js";
 
 const isScore = (value) => typeof value === "number";
-const textOf = (item) => (typeof item === "string" ? item : item?.text ?? item?.reason ?? item?.quote ?? item?.word ?? item?.id ?? "");
 
 export const card = (title, id, ...children) => h("section", { class: "card", id }, h("h2", {}, title), ...children);
 
@@ -28,66 +27,74 @@ function part(name, value) {
       h("span", { class: isScore(value) ? "value" : "muted" }, isScore(value) ? String(Math.round(value)) : say("score.no_figure"))));
 }
 
-/** What was good, what could be better, what went wrong. */
-export function remarks(score) {
+/** What was good, what could be better, what went wrong. `cite({time, quote, speaker})` shows the line. */
+export function remarks(score, cite) {
+  const fails = new Set(score.fails ?? []);
+  const all = score.remarks ?? plain(score);
+  const warnings = all.filter(({ type }) => type === "warning");
   return [
-    list("score.highlights", "highlights", "strengths", score.highlights),
-    list("score.improvements", "improvements", "improvements", score.improvements),
-    list("score.fails", "fails", "failures", score.fails),
+    list("score.highlights", "highlights", "strengths", all.filter(({ type }) => type === "good"), cite),
+    list("score.fails", "fails", "failures", warnings.filter(({ text }) => fails.has(text)), cite),
+    list("score.improvements", "improvements", "improvements", warnings.filter(({ text }) => !fails.has(text)), cite),
   ].filter(Boolean);
 }
 
-function list(title, id, kind, items) {
-  if (!items?.length) return null;
-  return h("section", { class: `card ${kind}`, id }, h("h2", {}, say(title)),
-    h("ul", { class: "bullets" }, items.map((item) => h("li", {}, h("span", { dir: "auto" }, textOf(item))))));
-}
+/** The seed's own lists, which have no quotes. */
+const plain = ({ highlights = [], improvements = [] }) => [
+  ...highlights.map((text) => ({ type: "good", text })), ...improvements.map((text) => ({ type: "warning", text })),
+];
 
-/** `cite({time, quote, speaker})` shows the line. */
-export function evidence(score, cite) {
-  const items = (score.evidence ?? []).filter((item) => item?.quote);
+function list(title, id, kind, items, cite) {
   if (!items.length) return null;
-  return card(say("score.evidence"), "evidence", h("ul", { class: "cited-list" }, items.map((item) =>
-    h("li", {}, h("span", { class: "over" }, named("categories", item.criterion ?? "evidence")), quoteButton(item, cite)))));
+  return h("section", { class: `card ${kind}`, id }, h("h2", {}, say(title)),
+    h("ul", { class: "bullets" }, items.map((item) => h("li", {}, h("span", { dir: "auto" }, item.text),
+      item.quote ? quoteButton(item, cite) : null))));
 }
 
 function quoteButton({ quote, time, speaker }, cite) {
   const at = isScore(time) ? h("time", {}, clock(time * 1000)) : null;
-  return h("button", { type: "button", class: "because", title: say("score.show"), onclick: () => cite({ time: isScore(time) ? time : null, quote, speaker }) },
-    h("q", { dir: "auto" }, quote), " ", at);
+  return h("button", {
+    type: "button", class: "because", title: say("score.show"),
+    onclick: () => cite({ time: isScore(time) ? time : null, quote, speaker }),
+  }, h("q", { dir: "auto" }, quote), " ", at);
 }
 
 /** The sales steps; each with what shows it. */
 export function checklist(score, cite) {
-  const steps = score.checklist ?? [];
+  const steps = score.steps ?? [];
   if (!steps.length) return null;
   return card(say("score.checklist"), "checklist", h("ul", { class: "checks" }, steps.map((step) =>
     h("li", { "data-check": step.state },
       h("span", { class: "tick-mark", "aria-hidden": "true" }),
-      h("div", {}, h("p", {}, h("span", { dir: "auto" }, step.name ?? named("steps", step.id)), " ",
+      h("div", {}, h("p", {}, h("span", { dir: "auto" }, step.name ?? step.id), " ",
         h("span", { class: "over" }, named("checks", step.state))),
       step.quote ? quoteButton(step, cite) : null)))));
 }
 
-/** Checks and wording: whatever the server tells of it, row by row. */
+/** Rules and phases, row by row. */
 export function details(score) {
-  return [table("score.compliance", "compliance", score.compliance), table("score.phases", "phases", score.phaseHandling)]
-    .filter(Boolean);
+  return [table("score.compliance", "compliance", rules(score.complianceDetails ?? {})),
+    table("score.phases", "phases", Object.entries(score.phaseHandling ?? {}))].filter(Boolean);
 }
 
-function table(title, id, found) {
-  const rows = found && typeof found === "object" ? Object.entries(found).filter(([, value]) => told(value) !== null) : [];
-  if (!rows.length) return null;
-  return card(say(title), id, h("dl", { class: "facts" }, rows.map(([name, value]) =>
+/** The two checks of the trade by their names, or a trade's own where it has neither; then the words, and how far
+ * the score could still rise. */
+function rules({ ageVerification, smokerCheck, checks, forbiddenWords, cap }) {
+  const known = ageVerification || smokerCheck
+    ? [["ageVerification", ageVerification], ["smokerCheck", smokerCheck]] : Object.entries(checks ?? {});
+  const words = forbiddenWords?.map(({ word, quote }) => (quote ? `${word} (“${quote}”)` : word));
+  return [...known, ["forbiddenWords", words], ["cap", cap]];
+}
+
+function table(title, id, rows) {
+  const filled = rows.filter(([, value]) => value !== null && value !== undefined);
+  if (!filled.length) return null;
+  return card(say(title), id, h("dl", { class: "facts" }, filled.map(([name, value]) =>
     h("div", {}, h("dt", {}, named("facts", name)), h("dd", { dir: "auto" }, told(value))))));
 }
 
 function told(value) {
-  if (value === null || value === undefined || value === "") return null;
   if (typeof value === "boolean") return say(value ? "facts.yes" : "facts.no");
-  if (typeof value === "number") return String(value);
-  if (typeof value === "string") return named("facts", value);
-  if (Array.isArray(value)) return value.length ? value.map(textOf).join(", ") : say("facts.nothing");
-  const inner = Object.entries(value).map(([name, one]) => `${named("facts", name)}: ${told(one) ?? "–"}`);
-  return inner.length ? inner.join(", ") : null;
+  if (Array.isArray(value)) return value.length ? value.map((one) => String(one).replaceAll("_", " ")).join(", ") : say("facts.nothing");
+  return typeof value === "string" ? named("facts", value) : String(value);
 }

@@ -7,7 +7,7 @@ import { languageName } from "../practice/scenarios.js";
 import { download } from "./download.js";
 import { Lines } from "./lines.js";
 import { endedBy, outcomeBadge } from "./outcome.js";
-import { checklist, details, evidence, remarks, worth } from "./score.js";
+import { checklist, details, remarks, worth } from "./score.js";
 import { timeline } from "./timeline.js";
 import { exportsOf, trail } from "./trail.js";
 import { comeIn } from "./viewer.js";
@@ -64,7 +64,7 @@ function why({ status, analysisStatus, score }) {
 
 function beside(found) {
   const score = found.score ?? {};
-  return [checklist(score, cite), ...remarks(score), evidence(score, cite), ...details(score), exportsOf(found.exports)];
+  return [checklist(score, cite), ...remarks(score, cite), ...details(score), exportsOf(found.exports)];
 }
 
 function figures(found) {
