@@ -351,7 +351,7 @@ class Settings(BaseSettings):
         "",
         pattern="^(|openai|offline|openai,offline)$",
         validation_alias="REALTIME_PROVIDER",
-        description="Who speaks for the customer: openai, offline (the built-in customer; words only), or "
+        description="Who speaks for the customer: openai, offline (the built-in customer), or "
         "both in this order. Empty: OpenAI when its key is set, then the built-in one.",
     )
     realtime_model: str = Field(
@@ -373,6 +373,35 @@ class Settings(BaseSettings):
         pattern="^(server|semantic)$",
         validation_alias="REALTIME_VAD",
         description="What ends the trainee's turn: server (silence) or semantic (meaning).",
+    )
+    tts_provider: str = Field(
+        "",
+        pattern="^(|off|elevenlabs|deepgram|elevenlabs,deepgram|deepgram,elevenlabs)$",
+        validation_alias="TTS_PROVIDER",
+        description="Who gives the built-in customer a voice: off, elevenlabs, deepgram, or both in order of "
+        "preference. Empty: ElevenLabs when its key is set, else off.",
+    )
+    elevenlabs_api_key: SecretStr = Field(
+        SecretStr(""), validation_alias="ELEVENLABS_API_KEY", description="Key of ElevenLabs."
+    )
+    elevenlabs_base_url: str = Field(
+        "https://api.elevenlabs.io",
+        min_length=1,
+        validation_alias="ELEVENLABS_BASE_URL",
+        description="Where ElevenLabs answers.",
+    )
+    elevenlabs_model: str = Field(
+        "eleven_flash_v2_5",
+        validation_alias="ELEVENLABS_MODEL",
+        description="Its model; Hebrew is spoken by eleven_v3.",
+    )
+    elevenlabs_voices: str = Field(
+        "",
+        validation_alias="ELEVENLABS_VOICES",
+        description="`nl=ID, verse=ID, verse/nl=ID`: a voice by language, by persona's voice, or by both.",
+    )
+    deepgram_voices: str = Field(
+        "", validation_alias="DEEPGRAM_VOICES", description="The same for Deepgram's voices."
     )
     cost_cap_usd_per_simulation: float = Field(
         1.5,
@@ -556,6 +585,7 @@ class Settings(BaseSettings):
             "DEEPGRAM_BASE_URL": self.deepgram_base_url,
             "LIVEAVATAR_BASE_URL": self.liveavatar_base_url,
             "HEYGEN_BASE_URL": self.heygen_base_url,
+            "ELEVENLABS_BASE_URL": self.elevenlabs_base_url,
             "S3_ENDPOINT_URL": self.s3_endpoint_url,
             "BATMAN_API_URL": self.batman_api_url,
         }
@@ -566,6 +596,10 @@ class Settings(BaseSettings):
             found.append("REALTIME_URL must be a URL such as wss://host/v1/realtime.")
         if self.realtime_provider.startswith("openai") and not self.openai_api_key.get_secret_value():
             found.append(f"OPENAI_API_KEY is needed for REALTIME_PROVIDER={self.realtime_provider}.")
+        voices = {"elevenlabs": self.elevenlabs_api_key, "deepgram": self.deepgram_api_key}
+        for vendor, secret in voices.items():
+            if vendor in self.tts_provider and not secret.get_secret_value():
+                found.append(f"{vendor.upper()}_API_KEY is needed for TTS_PROVIDER={self.tts_provider}.")
         if self.files_provider == "s3" and not self.s3_bucket:
             found.append("S3_BUCKET is needed for FILES_PROVIDER=s3.")
         found += self._avatar_problems()

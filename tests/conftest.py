@@ -45,7 +45,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
     """A missing engine must not pass for a green run."""
     reasons = [str(report.longrepr) for report in terminalreporter.stats.get("skipped", [])]
-    for engine in ("PostgreSQL", "Valkey", "Chromium"):
+    for engine in ("PostgreSQL", "Valkey", "Chromium", "espeak-ng"):
         if missed := [reason for reason in reasons if f"{NOT_TESTED}: no {engine}" in reason]:
             terminalreporter.write_line(
                 f"{NOT_TESTED} on {engine}: {len(missed)} tests. {missed[0]}", red=True

@@ -12,13 +12,13 @@ from __future__ import annotations
 from collections.abc import Set
 from dataclasses import dataclass
 
-from coach_server.domain.methodology import Methodology, Phase, Technique, sort_key
+from coach_server.domain.methodology import Methodology, Phase, Technique
 
 
 def ordered_steps(method: Methodology, phase_id: int | None = None) -> tuple[Technique, ...]:
     """The steps of the flow, or of one phase, in the order in which they are walked through."""
     phases = [phase.id for phase in method.flow if phase_id in (None, phase.id)]
-    return tuple(s for phase in phases for s in sorted(method.steps_of(phase), key=lambda s: sort_key(s.id)))
+    return tuple(step for phase in phases for step in method.steps_of(phase))
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,9 +75,8 @@ class Flow:
         """The steps that come before this one in an ordered phase and are not done."""
         if step.id in self.done or not self.method.phase(step.phase).ordered:
             return []
-        before = sort_key(step.id)
-        earlier = [s for s in ordered_steps(self.method, step.phase) if sort_key(s.id) < before]
-        return [s.id for s in earlier if s.id not in self.done]
+        steps = self.method.steps_of(step.phase)
+        return [one.id for one in steps[: steps.index(step)] if one.id not in self.done]
 
 
 def _lacking(phase: Phase, done: Set[str], method: Methodology) -> list[str]:

@@ -148,7 +148,8 @@ class JobRunner:
             # Its end could not be written: the lease runs out and the job runs again.
             logger.bind(job=job.id, kind=job.kind).opt(exception=error).error("jobs: end not stored")
         finally:
-            del self._running[job.id]
+            if self._running.get(job.id) is asyncio.current_task():
+                del self._running[job.id]
             self.wake()
 
     async def _attempt(self, job: Job) -> None:

@@ -164,6 +164,13 @@ def test_every_text_that_modules_and_templates_ask_for_exists() -> None:
     assert asked - {"outcomes.items"} <= known
 
 
+def test_no_text_is_hidden_behind_a_method_of_its_section() -> None:
+    """A button once read "built-in method clear of dict": a template finds methods before texts."""
+    table = load_strings(HERE / "strings")["en"].table
+    for section, texts in table.items():
+        assert set(texts).isdisjoint(dir(dict)), section
+
+
 # --- files
 
 

@@ -95,6 +95,7 @@ async def test_filters_narrow_the_list_and_stand_in_the_address(stand: Stand) ->
         await expect(page.locator("#by-trainee")).to_have_value("")
         await expect(page.locator("#by-outcome")).to_have_value("converted")
         await expect(page.locator("#stats dd").first).to_have_text("30")
+        await expect(page.locator("#clear")).to_have_text("Clear the filters")
         await page.locator("#clear").click()
         await expect(page.locator("#stats dd").first).to_have_text("120")
 

@@ -244,22 +244,22 @@ RESAMPLED = """async ([from, hertz, piece]) => {
 }"""
 
 
-@pytest.mark.parametrize("rate", [16_000, 24_000, 44_100, 48_000, 96_000])
-async def test_speech_keeps_its_loudness_at_any_rate_of_the_microphone(stand: Stand, rate: int) -> None:
+async def test_speech_keeps_its_loudness_at_any_rate_of_the_microphone(stand: Stand) -> None:
     async with browsing(viewport=WIDE) as context:
         page = (await looking(context, stand.port, "/practice?lang=en")).page
-        for piece in (128, 1000):
-            count, loud = await page.evaluate(RESAMPLED, [rate, 1000, piece])
-            assert count == pytest.approx(24_000, abs=100)
-            assert loud == pytest.approx(0.707, abs=0.02)
+        for rate in (16_000, 24_000, 44_100, 48_000, 96_000):
+            for piece in (128, 1000):
+                count, loud = await page.evaluate(RESAMPLED, [rate, 1000, piece])
+                assert count == pytest.approx(24_000, abs=100), rate
+                assert loud == pytest.approx(0.707, abs=0.02), rate
 
 
-@pytest.mark.parametrize("rate", [44_100, 48_000])
-async def test_what_24_khz_cannot_hold_does_not_fold_into_speech(stand: Stand, rate: int) -> None:
+async def test_what_24_khz_cannot_hold_does_not_fold_into_speech(stand: Stand) -> None:
     async with browsing(viewport=WIDE) as context:
         page = (await looking(context, stand.port, "/practice?lang=en")).page
-        _, loud = await page.evaluate(RESAMPLED, [rate, 16_000, 128])
-        assert loud < 0.01
+        for rate in (44_100, 48_000):
+            _, loud = await page.evaluate(RESAMPLED, [rate, 16_000, 128])
+            assert loud < 0.01, rate
 
 
 # --- lines that break

@@ -1,5 +1,5 @@
-"""A stand-in for the outside API that sessions are exported to. It checks everything a careful receiver would:
-the token, the signature over time and body, the age of the time, and that an id always brings the same body."""
+"""A stand-in for the outside API that sessions are exported to. It checks what a careful receiver would: the
+token, the signature over time and body, the age of the time, and that an id always brings the same body."""
 
 from __future__ import annotations
 

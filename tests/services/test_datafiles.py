@@ -202,7 +202,8 @@ async def test_files_are_made_from_the_database_and_can_be_made_again(
     await files.write("BAT-001")
 
     assert (await store.get("sessions/BAT-001/events.json")).decode() == SEED_EVENTS
-    assert json.loads(await store.get("sessions/BAT-001/session.json")) == SEED_SESSION
+    session = json.loads(await store.get("sessions/BAT-001/session.json"))
+    assert session == SEED_SESSION and json.dumps(session) == json.dumps(SEED_SESSION)
     async with database.read() as conn:
         found = await simulations.load(conn, "BAT-001")
     assert found is not None and found.data_files_written
@@ -247,7 +248,14 @@ async def test_an_id_that_could_lead_elsewhere_is_unknown(
 
 
 @pytest.mark.parametrize(
-    "key", [*(f"sessions/{id}/x.json" for id in HOSTILE_IDS), "/etc/passwd", "a/b/c/d/e", ".hidden", "a.b.c"]
+    "key",
+    [
+        *(f"sessions/{id}/x.json" for id in HOSTILE_IDS if id != "a/b"),
+        "/etc/passwd",
+        "a/b/c/d/e",
+        ".hidden",
+        "a.b.c",
+    ],
 )
 async def test_a_key_that_could_lead_elsewhere_is_refused_by_the_store(store: FileStore, key: str) -> None:
     with pytest.raises(NotFound):

@@ -14,6 +14,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from coach_server.domain.simulation.attitude import shown
+from coach_server.domain.simulation.scorecard import Category
 from coach_server.domain.simulation.talk import Mood, SessionEvent, Utterance
 from coach_server.providers.files import FileStore
 from coach_server.services.simulation.access import ID, unknown
@@ -25,6 +26,13 @@ SESSION, EVENTS, TRANSCRIPT = "session.json", "events.json", "transcript.json"
 NAMES = (SESSION, EVENTS, TRANSCRIPT)
 # Ends of lines for some readers, and legal inside JSON: each object must stay on its line.
 _LINE_ENDS = str.maketrans({"\u2028": "\\u2028", "\u2029": "\\u2029", "\u0085": "\\u0085"})
+# Databases keep the keys of an object in an order of their own; the files have the seed's.
+_SCORE_KEYS = ("overall", "categories", "highlights", "improvements", "summary")
+_CATEGORIES = tuple(category.value for category in Category)
+_EVENT_KEYS = (
+    *("interactedObject", "action", "question", "answer", "entered", "correct"),
+    *("attitude", "direction", "guidance", "errorType", "word"),
+)
 _ZIP_DATE = (1980, 1, 1, 0, 0, 0)
 
 
@@ -71,7 +79,7 @@ def session_document(record: SessionRecord) -> dict[str, Any]:
         "outcome": row.outcome,
         "finalAttitude": row.final_attitude,
         "moodHistory": [shown(mood.value) for mood in record.moods],
-        "score": None if record.score is None else dict(record.score),
+        "score": None if record.score is None else _score(record.score),
         "client": row.client,
         "metadata": dict(row.metadata),
     }
@@ -80,7 +88,7 @@ def session_document(record: SessionRecord) -> dict[str, Any]:
 def event_documents(record: SessionRecord) -> list[dict[str, Any]]:
     """`time`: seconds with two decimals at most."""
     return [
-        {"time": _seconds(event.time), "type": event.type.value, "data": event.data}
+        {"time": _seconds(event.time), "type": event.type.value, "data": _data(event.data)}
         for event in record.events
     ]
 
@@ -172,6 +180,23 @@ def json_bytes(document: Mapping[str, Any], indent: int | None = None) -> bytes:
     text = json.dumps(document, ensure_ascii=False, indent=indent).translate(_LINE_ENDS)
     # Half a surrogate pair, which JSON can carry and UTF-8 cannot, becomes a question mark.
     return text.encode("utf-8", "replace")
+
+
+def _score(score: Mapping[str, Any]) -> dict[str, Any]:
+    ordered = _ordered(score, _SCORE_KEYS)
+    categories = ordered.get("categories")
+    if isinstance(categories, Mapping):
+        ordered["categories"] = _ordered(categories, _CATEGORIES)
+    return ordered
+
+
+def _data(data: Any) -> Any:
+    return _ordered(data, _EVENT_KEYS) if isinstance(data, Mapping) else data
+
+
+def _ordered(document: Mapping[str, Any], first: Iterable[str]) -> dict[str, Any]:
+    known = {key: document[key] for key in first if key in document}
+    return known | {key: value for key, value in document.items() if key not in known}
 
 
 def _seconds(time: float) -> float:

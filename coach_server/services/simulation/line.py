@@ -9,6 +9,7 @@ from coach_server.domain.simulation.compliance import check_states
 from coach_server.domain.simulation.ending import END_REASONS
 from coach_server.domain.simulation.offline import Cast as OfflineCast
 from coach_server.providers.realtime import Connection, RealtimeModel, RealtimeSpec
+from coach_server.providers.tts import Tts
 from coach_server.services.costs import Spending
 from coach_server.services.simulation.live import Cast, LiveSimulation, scene_of
 from coach_server.services.simulation.offline_model import OfflineModel, Standing
@@ -18,7 +19,7 @@ PRIOR_MESSAGES = 60
 
 class Lines:
     """`models`: the realtime models of this server in order of preference; `chain` tries them one after
-    another; `offline`: whether the built-in customer may stand in."""
+    another; `offline`: whether the built-in customer may stand in; `tts` gives him a voice."""
 
     def __init__(
         self,
@@ -28,18 +29,21 @@ class Lines:
         *,
         offline: bool,
         vad: str = "server",
+        tts: Tts | None = None,
     ) -> None:
         self._models = tuple(models)
         self._chain = chain
         self._instructions = instructions
         self._offline = offline
         self._vad = vad
+        self._tts = tts
 
     async def connect(self, live: LiveSimulation) -> Connection:
         """Raises ProviderError when nobody answers."""
         cast = live.cast
-        paid = () if live.meter.spending is Spending.NONE else self._models
-        built_in = (_offline(live),) if self._offline or not paid else ()
+        may_pay = live.meter.spending is not Spending.NONE
+        paid = self._models if may_pay else ()
+        built_in = (_offline(live, self._tts if may_pay else None),) if self._offline or not paid else ()
         spec = RealtimeSpec(
             instructions=self._instructions(cast, live.language) if paid else "",
             voice=cast.persona.voice,
@@ -52,9 +56,9 @@ class Lines:
         return await self._chain((*paid, *built_in)).connect(spec)
 
 
-def _offline(live: LiveSimulation) -> OfflineModel:
+def _offline(live: LiveSimulation, tts: Tts | None) -> OfflineModel:
     cast = OfflineCast(live.cast.persona, live.cast.scenario, live.cast.domain, live.language)
-    return OfflineModel(cast, lambda: _standing(live))
+    return OfflineModel(cast, lambda: _standing(live), tts)
 
 
 def _standing(live: LiveSimulation) -> Standing:

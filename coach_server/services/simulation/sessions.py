@@ -183,9 +183,10 @@ class Simulations:
 
     async def cast(self, principal: Principal, scenario_id: str, persona_id: str | None) -> Cast:
         """Those of the API key before those of the catalog. Raises NotFound."""
-        return await self._cast(principal.key, scenario_id, persona_id)
+        return await self.cast_for(principal.key, scenario_id, persona_id)
 
-    async def _cast(self, key: str, scenario_id: str, persona_id: str | None) -> Cast:
+    async def cast_for(self, key: str, scenario_id: str, persona_id: str | None) -> Cast:
+        """As `cast`, by the name of the API key. Raises NotFound."""
         async with self._database.read() as conn:
             own_scenario = await simulation_scores.own(conn, "scenario", key, scenario_id)
             wanted = persona_id
@@ -262,7 +263,7 @@ class Simulations:
             said = await simulations.utterances(conn, session_id)
             events = await simulations.events(conn, session_id)
             moods = await simulations.moods(conn, session_id)
-        cast = await self._cast(row.principal, row.scenario_id, row.persona_id)
+        cast = await self.cast_for(row.principal, row.scenario_id, row.persona_id)
         live = self._new(replace(row, owner=self._node, lease_until=now + LEASE_S), cast)
         live.utterances, live.events, live.mood_count = said, events, len(moods)
         self._live[session_id] = live

@@ -31,7 +31,10 @@ GOOD_TALK = said(
     (AVATAR, "Forty-one, every day, and yes."),
     (TRAINEE, "I understand. What do you need on the way, with that hill?"),
     (AVATAR, "Something for the hill. Mine was stolen twice in front of the office."),
-    (TRAINEE, "That must be hard. The City 5 weighs 14 kilos, has a belt drive, and we add a lock."),
+    (
+        TRAINEE,
+        "That must be hard. How far do you go? The City 5 weighs 14 kilos, has a belt drive, and a lock.",
+    ),
     (AVATAR, "Hm. That is far too expensive for a bicycle."),
     (TRAINEE, "You can lease it monthly. Would you like to take one home?"),
     (AVATAR, "Yes, why not."),

@@ -58,7 +58,7 @@ function nothing(total) {
   const way = byId("nothing-way");
   if (total > 0 || isNarrowed()) {
     byId("nothing-text").textContent = say("board.none_fit");
-    way.textContent = say(total > 0 ? "board.first_page" : "filters.clear");
+    way.textContent = say(total > 0 ? "board.first_page" : "filters.reset");
     way.href = total > 0 ? address({ page: null })
       : address({ trainee: null, persona: null, outcome: null, from: null, to: null, page: null });
   } else {
