@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
+import aiohttp
 from aiohttp import web
 
 from coach_server.api.http import Rest
@@ -115,7 +116,7 @@ def build_simulation(parts: Parts) -> Simulating:
         on_job=_nothing,
         score_unstored=lambda live: scoring.of_unstored(live),
     )
-    files = DataFiles(parts.database, _files(parts))
+    files = DataFiles(parts.database, file_store(settings, parts.http))
     scoring = SimulationScoring(
         database=parts.database,
         assessor=SimulationAssessor(parts.llm, shared.prompts, parts.governor, parts.breaker, parts.models),
@@ -163,15 +164,15 @@ def _nothing() -> None:
     """Until the runner of jobs is there."""
 
 
-def _files(parts: Parts) -> FileStore:
-    settings = parts.settings
+def file_store(settings: Settings, http: aiohttp.ClientSession) -> FileStore:
+    """Where the data files of simulations are kept."""
     if settings.files_provider == "local":
         return LocalFiles(settings.data_dir)
     return S3Files(
         AwsCredentials(),
         settings.aws_region,
         settings.s3_bucket,
-        parts.http,
+        http,
         prefix=settings.s3_prefix,
         endpoint=settings.s3_endpoint_url or None,
     )

@@ -600,6 +600,8 @@ class Settings(BaseSettings):
         for vendor, secret in voices.items():
             if vendor in self.tts_provider and not secret.get_secret_value():
                 found.append(f"{vendor.upper()}_API_KEY is needed for TTS_PROVIDER={self.tts_provider}.")
+        if self.batman_api_url and not self.batman_api_auth.get_secret_value():
+            found.append("BATMAN_API_AUTH is needed beside BATMAN_API_URL: it signs what is sent.")
         if self.files_provider == "s3" and not self.s3_bucket:
             found.append("S3_BUCKET is needed for FILES_PROVIDER=s3.")
         found += self._avatar_problems()

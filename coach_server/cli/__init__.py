@@ -37,6 +37,7 @@ COMMANDS: dict[str, Command] = {
     "knowledge": Command(
         "coach_server.cli.knowledge", "search the coach's knowledge, or export it for an avatar vendor"
     ),
+    "files": Command("coach_server.cli.files", "write the data files of simulations again"),
     "docs": Command("coach_server.cli.docs", "write the OpenAPI and AsyncAPI documents"),
 }
 

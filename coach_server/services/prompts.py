@@ -34,6 +34,7 @@ NEEDED = (
     "generate_customer",
     "customer",
     "supervise",
+    "score",
     "check_reply",
     "evaluate",
     "assess",

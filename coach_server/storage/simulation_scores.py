@@ -127,14 +127,20 @@ async def exports_of(conn: AsyncConnection, session_id: str) -> list[Export]:
 
 
 async def set_export(
-    conn: AsyncConnection, export_id: str, *, status: str, error_code: str | None, sent_at: float | None
+    conn: AsyncConnection,
+    export_id: str,
+    *,
+    status: str,
+    error_code: str | None,
+    sent_at: float | None,
+    tried: bool = True,
 ) -> None:
-    """One more try was made, and this came of it."""
+    """`tried`: one more try was made, and this came of it."""
     t = simulation_exports
     await conn.execute(
         update(t)
         .where(t.c.id == export_id)
-        .values(status=status, error_code=error_code, sent_at=sent_at, attempts=t.c.attempts + 1)
+        .values(status=status, error_code=error_code, sent_at=sent_at, attempts=t.c.attempts + int(tried))
     )
 
 

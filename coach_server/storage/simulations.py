@@ -212,6 +212,17 @@ async def stale(conn: AsyncConnection, *, seen_before: float, now: float, limit:
 # --- lists and figures
 
 
+async def ended_after(conn: AsyncConnection, after: str, limit: int) -> list[str]:
+    """Ids of sessions that are over and have their words, by id, those behind `after`."""
+    wanted = (
+        select(t.c.id)
+        .where(t.c.status == "ended", t.c.words_deleted_at.is_(None), t.c.id > after)
+        .order_by(t.c.id)
+        .limit(limit)
+    )
+    return list((await conn.execute(wanted)).scalars())
+
+
 async def listing(
     conn: AsyncConnection, wanted: Wanted, *, limit: int, offset: int, sort: str, descending: bool
 ) -> tuple[list[Listed], int]:

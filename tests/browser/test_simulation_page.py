@@ -376,12 +376,21 @@ async def test_a_talk_with_the_built_in_customer_stands_on_the_dashboard(tmp_pat
         await expect(page.locator(".mood-bar")).not_to_have_attribute("data-level", "")
         await page.locator("#stop").click()
         await expect(page.locator("#result .outcome")).to_be_visible()
+        score = await page.locator("#overall-score").inner_text()
         await page.goto(f"http://localhost:{server.port}/dashboard?lang=en")
         await expect(page.locator("#rows tr")).to_have_count(1)
         await expect(page.locator("#stats dd").first).to_have_text("1")
+        await expect(page.locator("#rows .of-score b")).to_have_text(score)
         await page.locator("#rows a").click()
         await expect(page.locator("#lines .line")).to_have_count(2 * len(WORDS))
         await expect(page.locator("svg.clock .attitude circle").first).to_be_attached()
+        await expect(page.locator("#overall-score")).to_have_text(score)
+        await expect(page.locator("#checklist li").first).to_be_visible()
+        for button, beginning in (("#report", b"%PDF"), ("#files", b"PK")):
+            async with page.expect_download() as waiting:
+                await page.locator(button).click()
+            saved = await (await waiting.value).path()
+            assert saved.read_bytes().startswith(beginning)
         assert faults(look.complaints) == []
 
 

@@ -14,6 +14,7 @@ from typing import Any
 
 import aiohttp
 import pytest
+from sqlalchemy import delete
 
 from coach_server.domain.simulation.talk import Direction, EventType, Mood, Role, SessionEvent, Utterance
 from coach_server.errors import NotFound, ProviderError, StorageFailed
@@ -30,7 +31,7 @@ from coach_server.services.simulation.datafiles import (
     transcript_ndjson,
     zip_of,
 )
-from coach_server.storage import simulation_scores, simulations
+from coach_server.storage import simulation_scores, simulations, tables
 from coach_server.storage.database import Database
 from coach_server.storage.simulation_scores import Score
 from coach_server.storage.simulations import Kept
@@ -217,6 +218,30 @@ async def test_files_are_made_from_the_database_and_can_be_made_again(
     await files.delete("BAT-001")
     with pytest.raises(NotFound):
         await store.get("sessions/BAT-001/events.json")
+
+
+class ErasingStore(LocalFiles):
+    """While it keeps the last file, somebody erases the session."""
+
+    def __init__(self, folder: Path, database: Database) -> None:
+        super().__init__(folder)
+        self._database = database
+
+    async def put(self, key: str, data: bytes) -> None:
+        await super().put(key, data)
+        if key.endswith("transcript.json"):
+            async with self._database.transaction() as conn:
+                await conn.execute(delete(tables.simulations))
+
+
+async def test_nothing_is_left_of_a_session_that_is_erased_while_its_files_are_written(
+    database: Database, tmp_path: Path
+) -> None:
+    await kept(database, seeds_session())
+
+    await DataFiles(database, ErasingStore(tmp_path, database)).write("BAT-001")
+
+    assert not (tmp_path / "sessions" / "BAT-001").exists()
 
 
 HOSTILE_IDS = [

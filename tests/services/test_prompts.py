@@ -24,6 +24,17 @@ VARIABLES = {
     "check_reply": ("language", "attitude", "mood", "who", "facts", "gist", "turns", "words", "reply"),
     "evaluate": ("language", "phase", "techniques", "call", "turn"),
     "assess": ("language", "techniques", "part", "facts", "outline", "call"),
+    "score": (
+        "language",
+        "persona",
+        "criteria",
+        "weak_points",
+        "products",
+        "part",
+        "facts",
+        "events",
+        "call",
+    ),
     "supervise": (
         "language",
         "persona",

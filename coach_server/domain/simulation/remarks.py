@@ -60,7 +60,8 @@ WARNINGS = (
 
 
 def score_simulation(record: TalkRecord, persona: SimPersona, domain: Domain, language: str) -> SimScoreCard:
-    """The card by rules alone, with its remarks, heaviest first. Pure; a few milliseconds for a long talk."""
+    """The card by rules alone, with its remarks, heaviest first. Plain computing, some ten milliseconds for a
+    long talk: call it off the event loop."""
     facts = facts_of(record, persona, domain, language)
     card = score_by_rules(facts)
     if card.insufficient:

@@ -150,7 +150,10 @@ class DataFiles:
         for name, data in made.items():
             await self._store.put(path_of(session_id, name), data)
         async with self._database.transaction() as conn:
-            await simulations.change(conn, session_id, data_files_written=True)
+            is_there = await simulations.change(conn, session_id, data_files_written=True)
+        if not is_there:
+            # Erased while they were written: nothing may be left of it.
+            await self.delete(session_id)
 
     async def zip(self, session_id: str) -> bytes:
         """From the database, so it is right also when the files are not written yet. Raises NotFound,

@@ -58,7 +58,7 @@ class SimulationExports:
         async with self._database.read() as conn:
             export = await simulation_scores.export(conn, str(payload["exportId"]))
         if export is not None and export.status == PENDING:
-            await self._note(export.id, FAILED, export.error_code or GIVEN_UP)
+            await self._note(export.id, FAILED, export.error_code or GIVEN_UP, tried=False)
 
     async def _send(self, export_id: str, session_id: str) -> None:
         if self._exporter is None:
@@ -70,11 +70,11 @@ class SimulationExports:
         body = await asyncio.to_thread(export_body, export_id, record)
         await self._exporter.send(Parcel(export_id, session_id, body))
 
-    async def _note(self, export_id: str, status: str, error_code: str | None) -> None:
+    async def _note(self, export_id: str, status: str, error_code: str | None, *, tried: bool = True) -> None:
         sent_at = self._clock.now() if status == SENT else None
         async with self._database.transaction() as conn:
             await simulation_scores.set_export(
-                conn, export_id, status=status, error_code=error_code, sent_at=sent_at
+                conn, export_id, status=status, error_code=error_code, sent_at=sent_at, tried=tried
             )
 
 

@@ -19,8 +19,6 @@ from coach_server.storage.database import Database
 BATCH = 20
 ROUNDS = 10_000
 PAGE = 100
-# Of a score, what holds no words.
-_FIGURES = ("overall", "categories", "provisional", "insufficient", "version")
 
 
 class SimulationPrivacy:
@@ -94,5 +92,16 @@ class SimulationPrivacy:
 
 
 def without_words(document: dict[str, Any]) -> dict[str, Any]:
-    """A score without quotes and sentences."""
-    return {name: document[name] for name in _FIGURES if name in document}
+    """A score without quotes and sentences; figures, checks and steps stay."""
+    compliance = document.get("complianceDetails") or {}
+    words = [{**one, "quote": None} for one in compliance.get("forbiddenWords", ())]
+    return {
+        **document,
+        "highlights": [],
+        "improvements": [],
+        "summary": "",
+        "fails": [],
+        "remarks": [],
+        "steps": [{**step, "quote": None} for step in document.get("steps", ())],
+        "complianceDetails": {**compliance, "forbiddenWords": words},
+    }

@@ -173,8 +173,9 @@ def _compliance(score: Mapping[str, Any]) -> Told | None:
 def _attitude(record: SessionRecord, persona: SimPersona, words: ReportWords) -> Told:
     ends = [mood.time for mood in record.moods] + [said.end for said in record.utterances]
     seconds = max([1.0, (record.row.duration_ms or 0) / 1000, *ends])
-    points = [(0.0, clamp(persona.initial_attitude, HIGHEST / 2))]
-    points += [(max(0.0, mood.time), clamp(mood.value, HIGHEST / 2)) for mood in record.moods]
+    points = [(max(0.0, mood.time), clamp(mood.value, HIGHEST / 2)) for mood in record.moods]
+    if not points or points[0][0] > 0:
+        points.insert(0, (0.0, clamp(persona.initial_attitude, HIGHEST / 2)))
     every = -(-len(points) // MOST_POINTS)
     return {
         "seconds": seconds,

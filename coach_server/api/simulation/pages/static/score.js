@@ -48,15 +48,16 @@ function list(title, id, kind, items, cite) {
   if (!items.length) return null;
   return h("section", { class: `card ${kind}`, id }, h("h2", {}, say(title)),
     h("ul", { class: "bullets" }, items.map((item) => h("li", {}, h("span", { dir: "auto" }, item.text),
-      item.quote ? quoteButton(item, cite) : null))));
+      item.quote ? quoteButton(item, cite, item.text.includes(item.quote)) : null))));
 }
 
-function quoteButton({ quote, time, speaker }, cite) {
+/** `isTold`: the text above it holds the quote already. */
+function quoteButton({ quote, time, speaker }, cite, isTold = false) {
   const at = isScore(time) ? h("time", {}, clock(time * 1000)) : null;
   return h("button", {
-    type: "button", class: "because", title: say("score.show"),
+    type: "button", class: isTold ? "because brief" : "because", title: say("score.show"),
     onclick: () => cite({ time: isScore(time) ? time : null, quote, speaker }),
-  }, h("q", { dir: "auto" }, quote), " ", at);
+  }, isTold ? say("score.show") : h("q", { dir: "auto" }, quote), " ", at);
 }
 
 /** The sales steps; each with what shows it. */
