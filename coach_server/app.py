@@ -361,7 +361,6 @@ def build_app(settings: Settings, replacements: Replacements | None = None) -> w
             _around(lambda: transcriptions),
             _around(lambda: _scheduled(coaching, day_costs, retention)),
             _around(lambda: _task(ears.run(), "ears")),
-            _around(lambda: _task(practising.knowledge.prepare(), "knowledge")),
             _around(lambda: _asking_models(llm, settings)),
         )
     )
@@ -645,7 +644,7 @@ async def _warn_of_shutdowns(llm: LLM, settings: Settings) -> None:
     except CoachError as error:
         logger.bind(code=error.code).warning("The model's server did not list its models")
         return
-    used = {settings.openai_model, settings.openai_model_cheap, settings.openai_model_analysis}
+    used = {*_roles(settings).values(), settings.openai_model_cheap, settings.realtime_model}
     for model in sorted(used):
         if date := dates.get(model):
             logger.bind(model=model, date=date).warning("This model will be shut down: choose another one")

@@ -152,8 +152,8 @@ async def load(conn: AsyncConnection, session_id: str, *, to_change: bool = Fals
 
 
 async def save(conn: AsyncConnection, one: Simulation, now: float) -> None:
-    """Write what may have changed."""
-    fixed = ("principal", "trainee_id", "team_id", "created_at")
+    """Write what may have changed by the talk; ticket and lease have writers of their own."""
+    fixed = ("principal", "trainee_id", "team_id", "created_at", "ticket_digest", "owner", "lease_until")
     values = {name: value for name, value in asdict(one).items() if name not in fixed}
     sealed = SIMULATIONS.seal(cipher_of(conn), values)
     sealed.pop("id")
@@ -197,12 +197,17 @@ async def release(conn: AsyncConnection, session_id: str, *, owner: str) -> None
     )
 
 
-async def stale(conn: AsyncConnection, *, seen_before: float, now: float, limit: int) -> list[str]:
-    """Sessions that began, are not over, that no instance holds, and nobody was seen in since."""
+async def stale(
+    conn: AsyncConnection, *, seen_before: float, made_before: float, now: float, limit: int
+) -> list[str]:
+    """Sessions that no instance holds: those that began, are not over, and nobody was seen in since; and
+    those made long ago to which nobody came."""
+    active = and_(t.c.status == "active", t.c.last_seen_at < seen_before)
+    unused = and_(t.c.status == "created", t.c.created_at < made_before)
     free = or_(t.c.owner.is_(None), t.c.lease_until.is_(None), t.c.lease_until < now)
     wanted = (
         select(t.c.id)
-        .where(t.c.status != "ended", t.c.last_seen_at < seen_before, free)
+        .where(or_(active, unused), free)
         .order_by(t.c.last_seen_at)
         .limit(limit)
     )

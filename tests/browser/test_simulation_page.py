@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from playwright.async_api import expect
+from playwright.async_api import WebSocketRoute, expect
 
 from tests.browser.console import browsing
 from tests.browser.simulating import (
@@ -392,6 +392,31 @@ async def test_a_talk_with_the_built_in_customer_stands_on_the_dashboard(tmp_pat
             saved = await (await waiting.value).path()
             assert saved.read_bytes().startswith(beginning)
         assert faults(look.complaints) == []
+
+
+async def test_a_talk_with_the_real_server_goes_on_after_its_line_broke(tmp_path: Path) -> None:
+    lines: list[tuple[WebSocketRoute, WebSocketRoute]] = []
+    async with serving(tmp_path) as server, browsing(viewport=WIDE) as context:
+        await context.route_web_socket("**/ws/sessions/**", lambda line: _through(line, lines))
+        look = await looking(context, server.port, "/practice?lang=en")
+        page = look.page
+        await page.locator(".start").first.click()
+        await expect(page.locator("#connection")).to_have_attribute("data-state", "connected")
+        for number, text in enumerate(WORDS, 1):
+            await page.locator("#words").fill(text)
+            await page.keyboard.press("Enter")
+            await expect(page.locator("#lines .line.caller")).to_have_count(number)
+            for side in lines[-1]:
+                await side.close(code=3000)
+            await expect(page.locator("#connection")).to_have_attribute("data-state", "lost")
+            await expect(page.locator("#connection")).to_have_attribute("data-state", "connected")
+        assert len(lines) == len(WORDS) + 1
+        await expect(page.locator("#lines .line.agent > p:last-child")).to_have_text(list(WORDS))
+
+
+def _through(line: WebSocketRoute, lines: list[tuple[WebSocketRoute, WebSocketRoute]]) -> None:
+    """To the real server, by a line that the test can break."""
+    lines.append((line, line.connect_to_server()))
 
 
 def faults(complaints: list[str]) -> list[Any]:

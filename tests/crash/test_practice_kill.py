@@ -20,7 +20,7 @@ from tests.serving import Server, connected
 from tests.trust.talking import SESSIONS, Talker, talking
 
 pytestmark = [pytest.mark.crash, pytest.mark.timeout(300)]
-ROUNDS = 10
+ROUNDS = 3
 TALKS = 10
 LANES = 10
 
@@ -63,7 +63,7 @@ async def talk_until_killed(process: ServerProcess, ids: list[str], round_: int)
 
 
 @pytest.mark.parametrize("engine", ["sqlite", "postgresql"])
-async def test_ten_kills_in_the_middle_of_talks_lose_no_acknowledged_message_and_double_none(
+async def test_kills_in_the_middle_of_talks_lose_no_acknowledged_message_and_double_none(
     tmp_path: Path, request: pytest.FixtureRequest, engine: str
 ) -> None:
     async with server_process(tmp_path, **engine_of(request, engine)) as process:

@@ -123,6 +123,8 @@ class ErrorOut(Outbound):
     retryable: bool = LEFT_OUT
     provider: str = LEFT_OUT
     """Who speaks for the customer from now on."""
+    ticket: str = LEFT_OUT
+    """The socket closes and can be opened with this again: the ticket that was used is used up."""
 
 
 FROM_CLIENT: dict[str, type[BaseModel]] = {

@@ -1,7 +1,8 @@
 """/ws/sessions/{id}: the plain WebSocket of a simulation (seed 001). JSON text frames both ways.
 
 Refusals before the upgrade are ordinary HTTP answers; after it a frame `{type: "error"}` and a close code:
-1000 over, 1008 taken over or not allowed, 1012 the server restarts, 1013 no customer can be had now.
+1000 over, 1008 taken over or not allowed, 1012 the server restarts, 1013 try again: no customer can be had
+now, or another instance has the session.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from aiohttp import WSCloseCode, WSMsgType, web
 from coach_server.api import faults
 from coach_server.api.auth import Origins, request_principal
 from coach_server.clock import Clock
-from coach_server.errors import CoachError, Forbidden, RateLimited, Unauthorized
+from coach_server.errors import CoachError, Forbidden, Invalid, RateLimited, Unauthorized
 from coach_server.services.access import Gate, Principal
 from coach_server.services.limits import TokenBucket
 from coach_server.services.simulation.messages import error_frame
@@ -25,7 +26,10 @@ MAX_FRAME = 96 * 1024
 HEARTBEAT_S = 25.0
 EVENTS_BURST = 1000
 EVENTS_PER_S = 1000 / 60
-_NOT_TEXT = {"type": "error", "code": "INVALID", "message": "Frames must be JSON text."}
+# Audio beside which something else is told; or something else that looks like it.
+ODD_AUDIO_BURST = 3000
+ODD_AUDIO_PER_S = 100
+_NOT_TEXT = Invalid("Frames must be JSON text.")
 
 
 class Relay:
@@ -68,7 +72,11 @@ class Relay:
             return WSCloseCode.GOING_AWAY
         except Exception as error:
             fault = faults.to_coach_error(error)
-            await wire.tell(fault)
+            # The ticket that this client came with is used up.
+            again = {"ticket": next_ticket} if fault.retryable else {}
+            await wire.tell(fault, **again)
+            if self._simulations.is_draining:
+                return WSCloseCode.SERVICE_RESTART
             return WSCloseCode.TRY_AGAIN_LATER if fault.retryable else WSCloseCode.POLICY_VIOLATION
         return WSCloseCode.SERVICE_RESTART if self._simulations.is_draining else WSCloseCode.OK
 
@@ -80,15 +88,17 @@ class SocketWire:
     def __init__(self, socket: web.WebSocketResponse, clock: Clock) -> None:
         self._socket = socket
         self._clock = clock
-        self._bucket = TokenBucket(EVENTS_BURST, EVENTS_PER_S)
+        self._events = TokenBucket(EVENTS_BURST, EVENTS_PER_S)
+        self._odd_audio = TokenBucket(ODD_AUDIO_BURST, ODD_AUDIO_PER_S)
 
     async def __aiter__(self) -> AsyncIterator[str]:
         async for frame in self._socket:
             if frame.type is WSMsgType.TEXT:
-                if _is_audio(frame.data) or await self._may_pass():
+                if await self._may_pass(self._bucket_of(frame.data)):
                     yield frame.data
             elif frame.type is WSMsgType.BINARY:
-                await self.send(orjson.dumps(_NOT_TEXT).decode())
+                if await self._may_pass(self._events):
+                    await self.tell(_NOT_TEXT)
             else:
                 return
 
@@ -96,20 +106,23 @@ class SocketWire:
         """Raises ConnectionError when the client is gone."""
         await self._socket.send_str(frame)
 
-    async def tell(self, fault: CoachError) -> None:
+    async def tell(self, fault: CoachError, **more: str) -> None:
         try:
-            await self.send(orjson.dumps(error_frame(fault)).decode())
+            await self.send(orjson.dumps(error_frame(fault) | more).decode())
         except ConnectionError:
             return
 
-    async def _may_pass(self) -> bool:
+    def _bucket_of(self, frame: str) -> TokenBucket | None:
+        """Not parsed: most frames are audio, and that is bounded by how fast one can speak. Four texts,
+        two of them these, make no other message that is accepted; with more it may be anything."""
+        if '"audio"' not in frame[:40] and '"audio"' not in frame[-40:]:
+            return self._events
+        is_plain = frame.count('"') == 8 and '"data"' in frame
+        return None if is_plain else self._odd_audio
+
+    async def _may_pass(self, bucket: TokenBucket | None) -> bool:
         now = self._clock.now()
-        if self._bucket.take(now):
+        if bucket is None or bucket.take(now):
             return True
-        await self.tell(RateLimited("Too many messages.", retry_after_s=self._bucket.retry_after(now)))
+        await self.tell(RateLimited("Too many messages.", retry_after_s=bucket.retry_after(now)))
         return False
-
-
-def _is_audio(frame: str) -> bool:
-    """By its beginning: most frames are audio, and they are bounded by how fast one can speak."""
-    return '"audio"' in frame[:40]

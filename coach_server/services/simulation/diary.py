@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
 
 from loguru import logger
 from sqlalchemy.ext.asyncio import AsyncConnection
@@ -19,7 +20,19 @@ from coach_server.storage.database import Database
 
 Write = Callable[[AsyncConnection], Awaitable[object]]
 RETRY_S = 1.0
+PATIENCE_S = 1.0
 TOLD_EVERY = 30
+
+
+@dataclass(slots=True)
+class _Entry:
+    write: Write
+    then: Callable[[], None] | None
+
+    def tell(self) -> None:
+        then, self.then = self.then, None
+        if then is not None:
+            then()
 
 
 class Diary:
@@ -29,11 +42,12 @@ class Diary:
         self._database = database
         self._clock = clock
         self._id = session_id
-        self._waiting: deque[Write] = deque()
+        self._waiting: deque[_Entry] = deque()
         self._arrived = asyncio.Event()
         self._written = asyncio.Event()
         self._written.set()
         self._closed = False
+        self._is_late = False
 
     def close(self) -> None:
         """Whoever it was about is erased: nothing of it is written any more."""
@@ -41,12 +55,16 @@ class Diary:
         self._waiting.clear()
         self._written.set()
 
-    def put(self, write: Write) -> None:
+    def put(self, write: Write, then: Callable[[], None] | None = None) -> None:
         """`write` must be harmless when run again: after a lost connection nobody knows whether it got
-        through."""
+        through. `then` is called when it is on disk; while the database is away it is called all the same,
+        after a second at most."""
         if self._closed:
             return
-        self._waiting.append(write)
+        entry = _Entry(write, then)
+        self._waiting.append(entry)
+        if self._is_late:
+            entry.tell()
         self._written.clear()
         self._arrived.set()
 
@@ -61,11 +79,13 @@ class Diary:
             self._arrived.clear()
             while self._waiting:
                 batch = list(self._waiting)
+                late = asyncio.create_task(self._lose_patience(), name=f"patience of {self._id}")
                 try:
                     async with self._database.transaction() as conn:
-                        for write in batch:
-                            await write(conn)
+                        for entry in batch:
+                            await entry.write(conn)
                 except StorageFailed:
+                    self._tell_all()
                     failures += 1
                     if failures % TOLD_EVERY == 1:
                         logger.bind(session=self._id).warning(
@@ -73,8 +93,21 @@ class Diary:
                         )
                     await self._clock.sleep_until(self._clock.now() + RETRY_S)
                     continue
-                failures = 0
+                finally:
+                    late.cancel()
+                    await asyncio.gather(late, return_exceptions=True)
+                failures, self._is_late = 0, False
                 if not self._closed:
-                    for _ in batch:
+                    for entry in batch:
                         self._waiting.popleft()
+                        entry.tell()
             self._written.set()
+
+    async def _lose_patience(self) -> None:
+        await self._clock.sleep_until(self._clock.now() + PATIENCE_S)
+        self._tell_all()
+
+    def _tell_all(self) -> None:
+        self._is_late = True
+        for entry in self._waiting:
+            entry.tell()

@@ -54,7 +54,7 @@ from coach_server.domain.simulation.talk import (
     Utterance,
     Verdict,
 )
-from coach_server.errors import CoachError, ProviderError
+from coach_server.errors import CoachError, Conflict, NotFound, ProviderError, Unavailable
 from coach_server.providers.realtime import Connection, EndRequested, Expiring, Lost, Resumed
 from coach_server.services.costs import Meter, Spending
 from coach_server.services.live import Alarm, Inbox
@@ -126,7 +126,9 @@ class _Arrived:
 
 @dataclass(frozen=True, slots=True)
 class _Gone:
-    """The client's socket is gone."""
+    """The socket of the client with this number is gone."""
+
+    client: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,7 +148,8 @@ Item = VoiceEvent | TalkEvent | _Arrived | _Gone | _Stop | _Uploaded
 
 @dataclass(slots=True, eq=False, weakref_slot=True)
 class LiveSimulation:
-    """`row`: as it was last written. `utterances`: everything said, in order."""
+    """`row`: as it was last written. `utterances`: everything said, in order. `parting`: it takes no
+    client any more; once it is `finished` the session can be taken up again."""
 
     row: Simulation
     cast: Cast
@@ -166,8 +169,11 @@ class LiveSimulation:
     _connection: Connection | None = None
     _client: asyncio.Task[CarryEnd] | None = None
     _opening: asyncio.Lock = field(default_factory=asyncio.Lock)
+    parting: bool = False
     _leaving: bool = False
+    _forgotten: bool = False
     _clients: int = 0
+    _untold: list[Mapping[str, Any]] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         self._diary = Diary(self.tools.database, self.tools.clock, self.row.id)
@@ -191,12 +197,21 @@ class LiveSimulation:
         self.feed(_Uploaded(events))
 
     def leave(self) -> None:
+        self.parting = True
         self.feed(_Stop())
 
     def forget(self) -> None:
         """Its trainee is erased: stop, and write nothing any more."""
+        self._forgotten = True
         self._diary.close()
-        self.feed(_Stop())
+        self.leave()
+
+    def catch_up(self) -> None:
+        """Count what was said and stored after the state was: the two are not always one transaction."""
+        now = self.tools.clock.now()
+        for utterance in self.utterances:
+            if utterance.sequence > self.machine.last_sequence:
+                self.machine.receive(Heard(utterance, Sight()), now)
 
     def left_long_ago(self) -> None:
         """Taken up by a sweep: nobody is there, and nobody was since it was last seen."""
@@ -211,7 +226,8 @@ class LiveSimulation:
     async def carry(self, wire: ClientWire, next_ticket: str = "") -> None:
         """Serve one client until it is gone or the talk is over and its score told. A client that was there
         before is let go: there is one live socket a session. `next_ticket` lets this client come back.
-        Raises ProviderError when there is no customer to talk to."""
+        Raises ProviderError when there is no customer to talk to, Conflict when another client came,
+        Unavailable when the talk goes on elsewhere, NotFound when it was erased."""
         if self._client is not None:
             self._client.cancel()
         if not self.over.is_set():
@@ -222,19 +238,35 @@ class LiveSimulation:
     async def _serve(self, wire: ClientWire, next_ticket: str) -> None:
         self._clients += 1
         number = self._clients
-        voice = await self._open()
         again = {"ticket": next_ticket} if next_ticket else {}
-        await wire.send(_frame({"type": "ready", "sessionId": self.id, "provider": self.provider, **again}))
-        self.feed(_Arrived())
         try:
+            voice = await self._open()
+            self._require_floor(number)
+            await wire.send(
+                _frame({"type": "ready", "sessionId": self.id, "provider": self.provider, **again})
+            )
+            self.feed(_Arrived())
             for _ in range(MOST_LINES):
-                if await self._carry_one(voice, wire) is not CarryEnd.MODEL_GONE or self.over.is_set():
+                self._require_floor(number)
+                end = await self._carry_one(voice, wire)
+                if end is None:
+                    self._require_floor(number)
+                if end is not CarryEnd.MODEL_GONE or self.over.is_set():
                     return
                 voice = await self._again(voice, wire)
             raise ProviderError("The line to the customer was lost.", retryable=True)
         finally:
-            if number == self._clients:
-                self.feed(_Gone())
+            self.feed(_Gone(number))
+
+    def _require_floor(self, number: int) -> None:
+        if self.over.is_set():
+            return
+        if number != self._clients:
+            raise Conflict("Another client has taken this session over.")
+        if self._forgotten:
+            raise NotFound("This session was erased.", field="sessionId")
+        if self._leaving:
+            raise Unavailable("This session goes on elsewhere; connect again.", retry_after_s=1)
 
     async def _carry_one(self, voice: Voice, wire: ClientWire) -> CarryEnd | None:
         """Until client or customer is gone, or the talk is over (None)."""
@@ -259,6 +291,7 @@ class LiveSimulation:
                 self._voice = None
                 await self._hang_up()
         voice = await self._open()
+        voice.inherit(lost)
         told = {"type": "error", "code": "VOICE_LOST", "message": LINE_LOST, "retryable": True}
         await wire.send(_frame({**told, "provider": self.provider}))
         if self.utterances and self.utterances[-1].role is Role.TRAINEE:
@@ -279,7 +312,10 @@ class LiveSimulation:
                     steering=self.steering,
                     nods=self.tools.nods(self.language),
                     session_id=self.id,
+                    tells_words=False,
                 )
+                while self._untold:
+                    self._voice.send(self._untold.pop(0))
                 if self.machine.evaluations:
                     await self._voice.steer(self._block(self.machine.standing))
             return self._voice
@@ -327,6 +363,7 @@ class LiveSimulation:
                 await self.tools.on_leave(self)
         except* Exception as errors:
             log.opt(exception=errors).error("The owner of a simulation broke")
+            self.parting = self._leaving = True
         finally:
             await self._close()
             self.tools.on_gone(self)
@@ -336,10 +373,8 @@ class LiveSimulation:
         while not self.over.is_set() and not self._leaving:
             now = self.tools.clock.now()
             deadline = self.machine.deadline
-            if deadline is not None and deadline <= now:
-                await self._apply(Tick(), group)
-                continue
-            item = self._inbox.take()
+            is_due = deadline is not None and deadline <= now
+            item: Item | None = Tick() if is_due else self._inbox.take()
             if item is None:
                 if deadline is not None:
                     self.tools.alarm.set(deadline, self._inbox.nudge)
@@ -355,7 +390,7 @@ class LiveSimulation:
             case _Arrived():
                 await self._arrived(group)
             case _Gone():
-                await self._apply(Left(), group)
+                await self._gone(item.client, group)
             case _Stop():
                 self._leaving = True
             case _Uploaded():
@@ -380,6 +415,15 @@ class LiveSimulation:
             case _:
                 await self._apply(item, group)
 
+    async def _gone(self, client: int, group: asyncio.TaskGroup) -> None:
+        if client != self._clients:
+            return  # another one is here already
+        if self.row.status == "created":
+            # It never began: there was no customer for whoever came.
+            self.parting = self._leaving = True
+        else:
+            await self._apply(Left(), group)
+
     async def _arrived(self, group: asyncio.TaskGroup) -> None:
         if self.row.status == "created":
             now = self.tools.clock.now()
@@ -398,11 +442,14 @@ class LiveSimulation:
         )
 
     async def _said(self, said: Said, group: asyncio.TaskGroup) -> None:
-        number = self.utterances[-1].sequence + 1 if self.utterances else 1
+        # Words that are not stored are counted all the same, by the machine.
+        number = self.machine.last_sequence + 1
         utterance = Utterance(number, said.role, said.text, said.start, said.end, said.item_id)
         self.utterances.append(utterance)
         if self.row.store_transcript:
-            self._write_utterance(utterance)
+            self._write_utterance(utterance, said.frame)
+        else:
+            self._tell(said.frame)
         await self._apply(Heard(utterance, self._sight()), group)
 
     def _sight(self) -> Sight:
@@ -410,9 +457,13 @@ class LiveSimulation:
         persona, domain = self.cast.persona, self.cast.domain
         return compliance.sight(self.utterances, self.events, persona, domain, self.language)
 
-    def _write_utterance(self, utterance: Utterance) -> None:
+    def _write_utterance(self, utterance: Utterance, frame: Mapping[str, Any]) -> None:
+        """Whoever was told something finds it again after a crash: the client is told afterwards."""
         session_id = self.id
-        self._diary.put(lambda conn: simulations.add_utterances(conn, session_id, [utterance]))
+        self._diary.put(
+            lambda conn: simulations.add_utterances(conn, session_id, [utterance]),
+            lambda: self._tell(frame),
+        )
 
     def _cut(self, cut: Cut) -> None:
         """What was told was not heard to its end."""
@@ -454,7 +505,7 @@ class LiveSimulation:
         effects = self.machine.receive(event, self.tools.clock.now())
         for effect in effects:
             await self._perform(effect, group)
-        if effects:
+        if effects or isinstance(event, Heard | Left | CameBack):
             self._save()
 
     async def _perform(self, effect: TalkEffect, group: asyncio.TaskGroup) -> None:
@@ -529,6 +580,8 @@ class LiveSimulation:
     def _tell(self, message: Mapping[str, Any]) -> None:
         if self._voice is not None:
             self._voice.send(message)
+        else:
+            self._untold.append(message)
 
     def _time(self) -> float:
         return round(max(0.0, self.tools.clock.now() - self.machine.started_at), 3)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -15,6 +16,8 @@ MAX_TEXT = 2000
 MAX_DATA_BYTES = 16_000
 MAX_TIME_S = 24 * 3600.0
 TYPES = "audio, event, text, end_session"
+# What breaks encoders and databases further on (trust.md §3.9).
+_CONTROL = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f\u2028\u2029\ud800-\udfff]")
 
 
 class Refused(Exception):
@@ -64,7 +67,7 @@ def client_event(data: object, time: float | None = None) -> SessionEvent:
         raise Invalid("data.data must be an object.", field="data.data")
     if kind is EventType.DOB_CHECK and not isinstance(inner.get("correct"), bool):
         raise Invalid("data.data.correct must be true or false.", field="data.data.correct")
-    return SessionEvent(_time(data.get("time"), time), kind, _bounded(dict(inner)))
+    return SessionEvent(_time(data.get("time"), time), kind, clean_json(_bounded(dict(inner))))
 
 
 def _time(value: object, otherwise: float | None) -> float:
@@ -89,8 +92,21 @@ def _bounded(data: dict[str, Any]) -> dict[str, Any]:
 
 
 def _text(value: object) -> str:
-    if not isinstance(value, str) or not value.strip():
+    if not isinstance(value, str) or not (text := _CONTROL.sub("", value).strip()):
         raise Invalid("text must not be empty.", field="text")
-    if len(value) > MAX_TEXT:
+    if len(text) > MAX_TEXT:
         raise Invalid(f"text must have at most {MAX_TEXT} characters.", field="text")
-    return value.strip()
+    return text
+
+
+def clean_json(value: Any) -> Any:
+    """The same without control characters, in names too."""
+    match value:
+        case str():
+            return _CONTROL.sub("", value)
+        case dict():
+            return {_CONTROL.sub("", str(name)): clean_json(item) for name, item in value.items()}
+        case list():
+            return [clean_json(item) for item in value]
+        case _:
+            return value

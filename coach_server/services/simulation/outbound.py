@@ -60,6 +60,11 @@ class Outbound:
         while self._bytes > self._most_bytes:
             self._drop_oldest()
 
+    def inherit(self, other: Outbound) -> None:
+        """Frames that another one did not get to send."""
+        self._frames.extend(other._frames)
+        other._frames.clear()
+
     def next(self, now: float) -> str | None:
         """The frame to be sent now, counted as sent; None while there is none or it has time."""
         if self._frames:

@@ -103,7 +103,7 @@ class Simulations:
         self._live: dict[str, LiveSimulation] = {}
         # Ended, and a client may still wait for the score.
         self._ending: WeakValueDictionary[str, LiveSimulation] = WeakValueDictionary()
-        self._claims: dict[str, asyncio.Lock] = {}
+        self._claims: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
         self._group: asyncio.TaskGroup | None = None
         self._draining = False
         self._tools = LiveTools(
@@ -233,7 +233,8 @@ class Simulations:
 
     async def carry(self, session_id: str, wire: ClientWire, next_ticket: str = "") -> None:
         """Serve a client that was admitted, until it is gone or the session is over and scored. Raises
-        Conflict (over, or another instance has it), Unavailable, ProviderError, StorageFailed."""
+        Conflict (over, or another client came), Unavailable (restarting, or another instance has it),
+        NotFound (erased), ProviderError, StorageFailed."""
         if self._draining:
             raise Unavailable("The server is restarting.", retry_after_s=5)
         live = await self._find(session_id)
@@ -241,12 +242,13 @@ class Simulations:
 
     async def _find(self, session_id: str) -> LiveSimulation:
         """The live session, taken up from its row if need be."""
-        async with self._claims.setdefault(session_id, asyncio.Lock()):
-            try:
-                found = self._live.get(session_id)
-                return found if found is not None else await self._take_up(session_id)
-            finally:
-                self._claims.pop(session_id, None)
+        claim = self._claims.setdefault(session_id, asyncio.Lock())
+        async with claim:
+            found = self._live.get(session_id)
+            if found is not None and found.parting:
+                await found.finished.wait()
+                found = None
+            return found if found is not None else await self._take_up(session_id)
 
     async def _take_up(self, session_id: str) -> LiveSimulation:
         if self._group is None:
@@ -259,13 +261,14 @@ class Simulations:
             if row.status == "ended":
                 raise Conflict("This session is over.")
             if not await simulations.claim(conn, session_id, owner=self._node, now=now, lease_s=LEASE_S):
-                raise Conflict("Another instance holds this session.", retry_after_s=LEASE_S)
+                raise Unavailable("Another instance holds this session.", retry_after_s=LEASE_S)
             said = await simulations.utterances(conn, session_id)
             events = await simulations.events(conn, session_id)
             moods = await simulations.moods(conn, session_id)
         cast = await self.cast_for(row.principal, row.scenario_id, row.persona_id)
         live = self._new(replace(row, owner=self._node, lease_until=now + LEASE_S), cast)
         live.utterances, live.events, live.mood_count = said, events, len(moods)
+        live.catch_up()
         self._live[session_id] = live
         self._group.create_task(live.run(), name=f"simulation {session_id}")
         return live
@@ -363,6 +366,7 @@ class Simulations:
         )
         async with self._database.transaction() as conn:
             await simulations.save(conn, ended, now)
+            await simulations.change(conn, live.id, owner=None, lease_until=None, ticket_digest=None)
             if wants_job:
                 await order_score(conn, live.id, now)
         live.row = ended
@@ -383,32 +387,38 @@ class Simulations:
         Raises StorageFailed."""
         now, grace = self._clock.now(), self._defaults.timing.grace_s
         async with self._database.read() as conn:
-            due = await simulations.stale(conn, seen_before=now - grace, now=now, limit=BATCH)
+            due = await simulations.stale(
+                conn, seen_before=now - grace, made_before=now - TICKET_S, now=now, limit=BATCH
+            )
         for session_id in due:
             if session_id not in self._live and not self._draining:
                 await self._close_stale(session_id)
 
     async def _close_stale(self, session_id: str) -> None:
+        if await self._close_unused(session_id):
+            return
         try:
             live = await self._find(session_id)
-        except (Conflict, NotFound):
-            return
-        if live.row.status == "created":
-            # Nobody ever came; a ticket of a day is given the day.
-            live.leave()
-            if live.row.created_at + TICKET_S < self._clock.now():
-                async with self._database.transaction() as conn:
-                    await simulations.change(
-                        conn,
-                        session_id,
-                        status="ended",
-                        end_trigger="disconnect",
-                        ended_at=self._clock.now(),
-                        ticket_digest=None,
-                        owner=None,
-                    )
+        except (Conflict, NotFound, Unavailable):
             return
         live.left_long_ago()
+
+    async def _close_unused(self, session_id: str) -> bool:
+        """Whether nobody ever came; a ticket of a day was given the day."""
+        async with self._database.transaction() as conn:
+            row = await simulations.load(conn, session_id, to_change=True)
+            if row is None or row.status != "created":
+                return row is None
+            await simulations.change(
+                conn,
+                session_id,
+                status="ended",
+                end_trigger="disconnect",
+                ended_at=self._clock.now(),
+                ticket_digest=None,
+                owner=None,
+            )
+        return True
 
     async def _keep_leases(self) -> None:
         while True:

@@ -79,7 +79,8 @@ class VoiceLimits:
 
 class Voice:
     """The voice of one session. `carry` it for one client after another; the connection is its owner's to
-    close. `started_at`: when the session began, on the clock. `nods`: the language's backchannels."""
+    close. `started_at`: when the session began, on the clock. `nods`: the language's backchannels.
+    `tells_words`: whether the client is told here what was said; the owner may want it on disk before."""
 
     def __init__(
         self,
@@ -93,6 +94,7 @@ class Voice:
         nods: Set[str] = frozenset(),
         limits: VoiceLimits | None = None,
         session_id: str = "",
+        tells_words: bool = True,
     ) -> None:
         self._connection = connection
         self._clock = clock
@@ -102,6 +104,7 @@ class Voice:
         self._steering = steering
         self._limits = limits or VoiceLimits()
         self._log = logger.bind(session=session_id)
+        self._tells_words = tells_words
         self._playback = Playback()
         self._out = Outbound(self._playback, lead_ms=self._limits.lead_ms, queue_ms=self._limits.queue_ms)
         self._barge = BargeIn(nods)
@@ -159,6 +162,11 @@ class Voice:
         """A frame to the client, in order with the others; audio waits behind them. Without a client it waits
         for the next one."""
         self._out.put(message)
+        self._wake.set()
+
+    def inherit(self, lost: Voice) -> None:
+        """Send what the client was still to get from a voice whose line is gone."""
+        self._out.inherit(lost._out)
         self._wake.set()
 
     async def say(self, text: str) -> None:
@@ -315,15 +323,8 @@ class Voice:
 
     def _keep(self, said: Said) -> None:
         self._tell(said)
-        self.send(
-            {
-                "type": "transcript",
-                "speaker": said.role.value,
-                "text": said.text,
-                "startTime": said.start,
-                "endTime": said.end,
-            }
-        )
+        if self._tells_words:
+            self.send(said.frame)
 
     async def _turn_done(self, event: TurnDone) -> None:
         if event.usage:

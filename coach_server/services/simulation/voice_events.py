@@ -47,6 +47,17 @@ class Said:
     start: float
     end: float
 
+    @property
+    def frame(self) -> dict[str, Any]:
+        """As the client is told it."""
+        return {
+            "type": "transcript",
+            "speaker": self.role.value,
+            "text": self.text,
+            "startTime": self.start,
+            "endTime": self.end,
+        }
+
 
 @dataclass(frozen=True, slots=True)
 class Cut:
