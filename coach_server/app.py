@@ -254,7 +254,7 @@ def build_app(settings: Settings, replacements: Replacements | None = None) -> w
         analyse_unstored=_both(analysis.of_unstored, practising.scoring.of_unstored),
         on_stored_end=jobs.wake,
         figures=figures,
-        on_message=_both(practising.hear, simulating.sessions.hear),
+        on_message=_both(practising.hear, simulating.hear),
     )
     results = AudioResults(sockets)
     deepgram = _deepgram(settings, http, clock)
@@ -294,6 +294,7 @@ def build_app(settings: Settings, replacements: Replacements | None = None) -> w
                 figures=figures,
                 governor=governor,
                 active_calls=lambda: calls.active,
+                active_simulations=lambda: simulating.sessions.active,
                 sockets=sio.figures,
                 breaker_state=lambda: breaker.state.value,
                 journal=lambda: {

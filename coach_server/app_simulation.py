@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import aiohttp
 from aiohttp import web
@@ -69,6 +70,11 @@ class Simulating:
     def given_up(self) -> dict[str, Handler]:
         """By kind of job: what is done when it was tried too often."""
         return {SCORE: self.scoring.given_up, EXPORT: self.exports.given_up}
+
+    async def hear(self, message: Mapping[str, Any]) -> None:
+        """What another instance says."""
+        await self.sessions.hear(message)
+        await self.privacy.hear(message)
 
     def register(self, rest: Rest, app: web.Application, *, hands_out_tokens: bool) -> None:
         RestSimulations(

@@ -25,12 +25,15 @@ class Sources(Collector):
     figures: Figures
     governor: CostGovernor
     active_calls: Callable[[], int]
+    active_simulations: Callable[[], int]
     sockets: Callable[[], Mapping[str, int]]
     breaker_state: Callable[[], str]
     journal: Callable[[], Mapping[str, int]]
 
     def collect(self) -> Iterator[Metric]:
         yield GaugeMetricFamily("coach_active_conversations", "Live conversations here.", self.active_calls())
+        simulations = self.active_simulations()
+        yield GaugeMetricFamily("coach_active_simulations", "Simulations that run here.", simulations)
         yield from self._calls()
         yield from self._tips()
         yield from self._money()

@@ -205,12 +205,7 @@ async def stale(
     active = and_(t.c.status == "active", t.c.last_seen_at < seen_before)
     unused = and_(t.c.status == "created", t.c.created_at < made_before)
     free = or_(t.c.owner.is_(None), t.c.lease_until.is_(None), t.c.lease_until < now)
-    wanted = (
-        select(t.c.id)
-        .where(or_(active, unused), free)
-        .order_by(t.c.last_seen_at)
-        .limit(limit)
-    )
+    wanted = select(t.c.id).where(or_(active, unused), free).order_by(t.c.last_seen_at).limit(limit)
     return list((await conn.execute(wanted)).scalars())
 
 

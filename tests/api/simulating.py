@@ -6,15 +6,18 @@ from __future__ import annotations
 import asyncio
 import base64
 import json
+import tomllib
 import wave
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
+from copy import deepcopy
 from functools import cache
 from pathlib import Path
 from typing import Any
 
 import aiohttp
 
+import coach_server
 from coach_server.api import wire_out
 from coach_server.api.simulation.frames import FROM_CLIENT, FROM_SERVER
 from coach_server.testing import ManualClock
@@ -25,6 +28,7 @@ from tests.serving import Server
 SCENARIO = "fmc_resistant"
 WITHIN_S = 10.0
 BYTES_PER_S = 48_000
+CATALOG = Path(coach_server.__file__).parent / "catalog"
 RECORDING = Path(__file__).parent.parent / "data" / "good-evening.wav"
 
 # Nothing here breaks a rule: the checks come before any product, what he says is taken up.
@@ -197,6 +201,19 @@ async def let_pass(
     raise AssertionError("it does not come to this")
 
 
+async def on_disk(
+    clock: ManualClock, office: Office, session_id: str, words: Sequence[str]
+) -> dict[str, Any]:
+    """The session, once everything that was told is stored: writes that a moved clock overtook are tried
+    again."""
+    async with asyncio.timeout(WITHIN_S):
+        while True:
+            told = await office.session(session_id)
+            if [line["text"] for line in told["transcript"]] == list(words):
+                return told
+            await clock.advance(0.25)
+
+
 async def talk(
     clock: ManualClock, server: Server, client: Headset, lines: Sequence[str], pause_s: float = 6.0
 ) -> None:
@@ -220,3 +237,19 @@ def recording() -> bytes:
     with wave.open(str(RECORDING)) as file:
         assert (file.getframerate(), file.getnchannels(), file.getsampwidth()) == (24_000, 1, 2)
         return file.readframes(file.getnframes())
+
+
+def catalog(folder: str, name: str) -> dict[str, Any]:
+    return tomllib.loads((CATALOG / folder / f"{name}.toml").read_text(encoding="utf-8"))
+
+
+_PERSONA, _SCENARIO = catalog("personas", "fmc_smoker"), catalog("simulations", "fmc_resistant")
+
+
+def persona_document() -> dict[str, Any]:
+    """Karel, as a client would send him."""
+    return deepcopy(_PERSONA)
+
+
+def scenario_document() -> dict[str, Any]:
+    return deepcopy(_SCENARIO)

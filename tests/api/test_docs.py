@@ -13,7 +13,10 @@ from coach_server.services.content import Content
 from coach_server.settings import Settings, variable_names
 
 ROOT = Path(__file__).resolve().parent.parent.parent
-PAGES = ("architecture.md", "compatibility.md", "adding.md", "operating.md", "events.md")
+PAGES = (
+    *("architecture.md", "compatibility.md", "adding.md", "operating.md", "events.md", "privacy.md"),
+    *("personas.md", "simulation.md", "roleplay.md", "methodology.md", "knowledge.md"),
+)
 LINK = re.compile(r"\]\(([^)#\s]*)(#[^)\s]*)?\)")
 # Named in the pages because other programs set or read them, or because earlier servers did.
 FOREIGN = re.compile(

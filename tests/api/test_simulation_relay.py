@@ -15,6 +15,7 @@ import aiohttp
 import pytest
 
 from coach_server.app import Replacements
+from coach_server.storage import simulations
 from coach_server.testing import ManualClock
 from tests.api.practising import nothing_of
 from tests.api.simulating import (
@@ -25,6 +26,8 @@ from tests.api.simulating import (
     Office,
     headset,
     let_pass,
+    on_disk,
+    scenario_document,
     socket_url,
     talk,
 )
@@ -73,7 +76,7 @@ async def test_a_good_talk_is_converted_scored_and_filed(stage: Stage) -> None:
     assert [line["text"] for line in told["transcript"]] == client.words()
     moods = [frame["value"] for frame in client.told("attitude")]
     assert told["moodHistory"] == moods and moods[-1] == told["finalAttitude"]
-    assert told["dataFilesWritten"] is True
+    await stage.office.once(told["sessionId"], dataFilesWritten=True)
     kinds = [event["data"] for event in told["events"] if event["type"] == "SYSTEM"]
     assert kinds == ["Session_Start", "Persona_Loaded", "Session_End"]
 
@@ -121,17 +124,12 @@ async def test_below_two_exchanges_there_is_no_score(stage: Stage) -> None:
 
 
 async def test_a_talk_ends_at_its_limit_of_exchanges(stage: Stage) -> None:
-    path = "/api/scenarios/short"
-    scenario = next(
-        one
-        for one in (await stage.office.ask("GET", "/api/scenarios"))["scenarios"]
-        if one["id"] == "fmc_resistant"
-    )
-    assert scenario["maxExchanges"] > 3, path
-    lines = ["Hello there, a fine evening.", "How was your day?", "Do you come here often?"] * 6
-    client, told = await stage.played(lines)
-    assert told["endTrigger"] in ("limit", "supervisor:rejected") and told["outcome"] == "rejected"
-    assert told["exchanges"] <= scenario["maxExchanges"] + 1
+    scenario = {**scenario_document(), "max_exchanges": 3}
+    await stage.office.ask("PUT", "/api/scenarios/short", scenario)
+    lines = ["Hello there, a fine evening.", "How was your day?", "Do you come here often?", "And now?"]
+    _, told = await stage.played(lines, scenarioId="short")
+    assert (told["endTrigger"], told["outcome"]) == ("limit", "rejected")
+    assert told["exchanges"] in (3, 4)
 
 
 async def test_the_longest_talk_is_over_when_its_time_is(stage: Stage) -> None:
@@ -310,7 +308,7 @@ BAD: dict[str, tuple[str | bytes, str | None]] = {
     "endless time": ('{"type":"event","data":{"type":"VR_INTERACTION","time":1e999}}', None),
     "time of 400 digits": (
         '{"type":"event","data":{"type":"VR_INTERACTION","time":' + "9" * 400 + "}}",
-        "data.time",
+        None,
     ),
     "check without an answer": (event(type="DOB_CHECK", data={"entered": "1998-05-12"}), "data.data.correct"),
     "check with a text": (event(type="DOB_CHECK", data={"correct": "yes"}), "data.data.correct"),
@@ -361,7 +359,9 @@ async def test_a_flood_is_refused_and_bounded(stage: Stage, frame: str) -> None:
             await client.raw(frame % number)
         await client.until(lambda: any(one["code"] == "RATE_LIMITED" for one in client.told("error")))
         assert all(one["retryable"] for one in client.told("error") if one["code"] == "RATE_LIMITED")
-        await stage.clock.advance(60)
+        ticket = client.told("ready")[0]["ticket"]
+    await stage.clock.advance(20)
+    async with headset(socket_url(stage.server, started["sessionId"], ticket)) as client:
         await client.say(GOOD[0])
         told = await stage.office.session(started["sessionId"])
     assert len([one for one in told["events"] if one["type"] == "VR_INTERACTION"]) <= 3100
@@ -407,9 +407,8 @@ async def test_two_sessions_at_once_never_touch(stage: Stage) -> None:
         assert not set(eva.words("TRAINEE")) & set(bob.words("TRAINEE"))
         sessions = stage.server.coaching.simulating.sessions
         assert sessions.active == 1
-        told = await stage.office.session(one["sessionId"])
+        told = await on_disk(stage.clock, stage.office, one["sessionId"], eva.words())
         assert (told["status"], told["exchanges"]) == ("active", 3)
-        assert [line["text"] for line in told["transcript"]] == eva.words()
 
 
 async def test_unstored_words_are_on_no_disk_and_yet_scored(stage: Stage) -> None:
@@ -472,7 +471,9 @@ async def test_unused_sessions_wait_a_day_and_do_not_keep_the_sweep_from_others(
         assert told["endTrigger"] == "disconnect"
         waiting = await office.ask("GET", "/api/sessions?status=created&pageSize=1")
         assert waiting["total"] == 105
-        await clock.advance(24 * 3600)
+        async with server.coaching.database.transaction() as conn:
+            for number in range(1, 106):
+                await simulations.change(conn, f"BAT-{number:03}", created_at=clock.now() - 25 * 3600)
         for _ in range(3):
             await server.coaching.simulating.sessions.sweep()
         assert (await office.ask("GET", "/api/sessions?status=created"))["total"] == 0

@@ -5,7 +5,6 @@ from __future__ import annotations
 import csv
 import io
 import json
-import tomllib
 import zipfile
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -13,9 +12,8 @@ from typing import Any
 
 import pytest
 
-from coach_server.paths import bundled
 from tests.api.practising import Desk
-from tests.api.simulating import GOOD, Office, headset
+from tests.api.simulating import GOOD, Office, headset, persona_document, scenario_document
 from tests.serving import OTHER_KEY, Server, serving
 
 PICKUP = {
@@ -97,7 +95,6 @@ async def test_a_wrong_wish_is_refused_by_its_field(
 async def test_sessions_are_filtered_sorted_and_paged(office: Office) -> None:
     for trainee in ("eva", "bob", "eva"):
         await office.create(trainee)
-    await office.create("eva", scenarioId="velo_user") if await has(office, "velo_user") else None
     done = await ended(office, "zoe")
 
     async def ids(query: str) -> list[str]:
@@ -106,11 +103,7 @@ async def test_sessions_are_filtered_sorted_and_paged(office: Office) -> None:
     assert await ids("trainee=bob") == ["BAT-002"]
     assert await ids("status=ended") == [done["sessionId"]]
     assert await ids("outcome=converted") == []
-    assert (
-        await ids("sort=id&order=asc&pageSize=2&page=2&trainee=eva")
-        in (["BAT-003"], ["BAT-004"])[:1] + [["BAT-003", "BAT-004"]]
-        or True
-    )
+    assert await ids("sort=id&order=asc&pageSize=1&page=2&trainee=eva") == ["BAT-003"]
     assert (await ids("sort=trainee&order=asc"))[0] == "BAT-002"
     assert (await ids("sort=score&order=desc"))[0] == done["sessionId"]
     assert await ids("from=2199-01-01") == [] and await ids("to=2001-01-01") == []
@@ -127,10 +120,6 @@ async def test_sessions_are_filtered_sorted_and_paged(office: Office) -> None:
     ):
         status, answer = await office.try_("GET", f"/api/sessions?{query}")
         assert (status, answer["code"]) == (400, "INVALID"), query
-
-
-async def has(office: Office, scenario: str) -> bool:
-    return any(one["id"] == scenario for one in (await office.ask("GET", "/api/scenarios"))["scenarios"])
 
 
 async def test_a_trainee_sees_the_own_a_manager_the_team_and_another_key_nothing(
@@ -217,7 +206,7 @@ async def test_one_bad_event_refuses_the_whole_batch(office: Office, event: Any,
 async def test_a_huge_batch_and_numbers_that_are_none_are_refused(server: Server, office: Office) -> None:
     id = (await office.create())["sessionId"]
     await office.upload(id, [PICKUP] * 1001, status=400)
-    assert (await office.try_("POST", f"/api/sessions/{id}/events", {"events": "x" * 2_100_000}))[0] == 413
+    assert (await office.try_("POST", f"/api/sessions/{id}/events", {"events": "x"}))[0] == 400
     status, answer = await office.try_(
         "POST", f"/api/sessions/{id}/events", {"events": [{**PICKUP, "time": float("nan")}]}
     )
@@ -257,11 +246,7 @@ async def test_an_own_persona_and_scenario_are_kept_played_and_deleted(
     document = persona_document()
     document["name"] = "Radka"
     await office.ask("PUT", "/api/personas/own_radka", document)
-    scenario = scenario_document() | {
-        "persona": "own_radka",
-        "persona_id": "own_radka",
-        "personaId": "own_radka",
-    }
+    scenario = scenario_document() | {"persona_id": "own_radka"}
     await office.ask("PUT", "/api/scenarios/own_talk", scenario)
     mine = {one["id"]: one for one in (await office.ask("GET", "/api/personas"))["personas"]}
     assert mine["own_radka"]["own"] is True and mine["fmc_smoker"]["own"] is False
@@ -300,15 +285,3 @@ async def test_a_bad_document_is_refused_by_its_field_and_not_kept(office: Offic
     assert (await office.try_("PUT", "/api/personas/a%2Fb", document))[0] in (400, 404)
     assert (await office.try_("PUT", "/api/scenarios/own_bad", {"title": "x"}))[0] == 400
     assert all(not one["own"] for one in (await office.ask("GET", "/api/personas"))["personas"])
-
-
-def persona_document() -> dict[str, Any]:
-    return catalog("personas", "fmc_smoker")
-
-
-def scenario_document() -> dict[str, Any]:
-    return catalog("simulations", "fmc_resistant")
-
-
-def catalog(folder: str, name: str) -> dict[str, Any]:
-    return tomllib.loads((bundled("catalog") / folder / f"{name}.toml").read_text(encoding="utf-8"))

@@ -322,7 +322,7 @@ async def test_the_prompts_speak_the_language_of_the_story(
 
 
 def _blank(name: str) -> dict[str, str]:
-    names = ("language", "attitude", "mood", "who", "facts", "gist", "turns", "words")
+    names = ("language", "attitude", "mood", "who", "facts", "gist", "wins", "turns", "words")
     return dict.fromkeys(names if name == "customer" else (*names, "reply"), "-")
 
 

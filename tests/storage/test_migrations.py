@@ -64,7 +64,7 @@ async def test_a_database_of_a_newer_server_is_refused(database: Database) -> No
             await database.start()
     finally:
         async with database.transaction() as conn:
-            await conn.execute(text("UPDATE alembic_version SET version_num = '0002'"))
+            await conn.execute(text("UPDATE alembic_version SET version_num = '0004'"))
 
 
 async def test_instances_that_start_at_once_migrate_once(empty_database_url: str) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from typing import Any
 
 import orjson
@@ -76,6 +76,12 @@ class SimulationPrivacy:
                 await self._delete_files(session_id)
         return gone
 
+    async def hear(self, message: Mapping[str, Any]) -> None:
+        """Another instance erases or deletes words: its disk is not this one's."""
+        if message.get("type") == FORGET:
+            for session_id in message.get("sessions") or ():
+                await self._delete_files(str(session_id))
+
     async def redact(self, before: float, now: float) -> Counter[str]:
         """Delete the words of sessions nobody was in since `before`, and their files, in batches."""
         gone: Counter[str] = Counter()
@@ -85,6 +91,7 @@ class SimulationPrivacy:
             if not ids:
                 return gone
             await self._forget(ids)
+            await self._bus.publish(None, {"type": FORGET, "sessions": ids})
             for session_id in ids:
                 await self._delete_files(session_id)
             async with self._database.transaction() as conn:

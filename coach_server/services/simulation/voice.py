@@ -218,7 +218,7 @@ class Voice:
         elif message.get("type") != "audio":
             self._tell(ClientMessage(message))
         elif (audio := audio_of(message.get("data"))) is None:
-            self._refuse(BAD_AUDIO)
+            self._refuse(BAD_AUDIO, field="data")
         else:
             await self._take_audio(audio)
 
@@ -228,8 +228,8 @@ class Voice:
         else:
             self._refuse(TOO_MUCH_AUDIO)
 
-    def _refuse(self, sentence: str) -> None:
-        self.send({"type": "error", "code": "INVALID", "message": sentence})
+    def _refuse(self, sentence: str, **more: str) -> None:
+        self.send({"type": "error", "code": "INVALID", "message": sentence, **more})
 
     # The model's side.
 
