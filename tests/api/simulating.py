@@ -9,7 +9,7 @@ import json
 import tomllib
 import wave
 from collections.abc import AsyncIterator, Callable, Sequence
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from copy import deepcopy
 from functools import cache
 from pathlib import Path
@@ -198,7 +198,18 @@ async def let_pass(
             return
         await clock.advance(step)
         await server.get("/health", key=None)
+        await _written(server)
     raise AssertionError("it does not come to this")
+
+
+async def _written(server: Server) -> None:
+    """What is said is on disk, so that the clock does not run away from a slow one. A write that is tried
+    again waits for the clock."""
+    running = [*server.coaching.simulating.sessions._live.values()]
+    with suppress(TimeoutError):
+        async with asyncio.timeout(0.5):
+            for live in running:
+                await live._diary.settle()
 
 
 async def on_disk(

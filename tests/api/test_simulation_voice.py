@@ -143,15 +143,18 @@ async def test_a_nod_does_not_stop_the_customer_and_an_interruption_does(stage: 
 
 
 async def test_the_supervisor_ends_a_talk_and_forces_it_when_the_model_does_not_call(stage: Stage) -> None:
-    async with headset((await stage.office.create())["wsUrl"]) as client:
+    started = await stage.office.create()
+    async with headset(started["wsUrl"]) as client:
         line = await stage.fake.connection()
         await stage.exchange(client, line, "We have glo HYPER X2 for you.", Reply("Excuse me?", VOICE))
         await stage.fake.until(lambda: any(role == "system" for role, _ in line.said()))
-        begun = stage.clock.now()
         await stage.pass_until(client, "session_ended")
-        assert 10 <= stage.clock.now() - begun <= 17
         ended = client.told("session_ended")[0]
         assert (ended["outcome"], ended["endTrigger"]) == ("compliance_fail", "supervisor:compliance_fail")
+    trail = (await stage.office.once(started["sessionId"], status="ended"))["supervisorLogs"]
+    told = next(one for one in trail if one["kind"] == "steer" and one["outcome"])
+    forced = next(one for one in trail if one["kind"] == "forced")
+    assert 15 <= forced["time"] - told["time"] <= 16
 
 
 async def test_an_upstream_line_that_drops_is_told_and_opened_again_with_what_was_said(stage: Stage) -> None:

@@ -27,8 +27,8 @@ HEARTBEAT_S = 25.0
 EVENTS_BURST = 1000
 EVENTS_PER_S = 1000 / 60
 # Audio beside which something else is told; or something else that looks like it.
-ODD_AUDIO_BURST = 3000
-ODD_AUDIO_PER_S = 100
+ODD_AUDIO_BURST = 1000
+ODD_AUDIO_PER_S = 60
 _NOT_TEXT = Invalid("Frames must be JSON text.")
 
 

@@ -37,7 +37,7 @@ def is_backchannel(text: str, nods: Set[str]) -> bool:
     words = _WORD.findall(text.casefold())
     if not words or len(words) > MOST_NODS:
         return False
-    return all(word in nods for word in words) or "".join(words) in nods or " ".join(words) in nods
+    return all(word in nods for word in words) or any(joint.join(words) in nods for joint in ("", " ", "-"))
 
 
 def heard_part(text: str, heard_ms: float, total_ms: float) -> str:

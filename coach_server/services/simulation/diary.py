@@ -10,6 +10,7 @@ import asyncio
 from collections import deque
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
+from itertools import islice
 
 from loguru import logger
 from sqlalchemy.ext.asyncio import AsyncConnection
@@ -21,6 +22,8 @@ from coach_server.storage.database import Database
 Write = Callable[[AsyncConnection], Awaitable[object]]
 RETRY_S = 1.0
 PATIENCE_S = 1.0
+# Others want to write, too.
+MOST_AT_ONCE = 50
 TOLD_EVERY = 30
 
 
@@ -78,7 +81,7 @@ class Diary:
             await self._arrived.wait()
             self._arrived.clear()
             while self._waiting:
-                batch = list(self._waiting)
+                batch = list(islice(self._waiting, MOST_AT_ONCE))
                 late = asyncio.create_task(self._lose_patience(), name=f"patience of {self._id}")
                 try:
                     async with self._database.transaction() as conn:
