@@ -28,7 +28,7 @@ from coach_server.api.console.page import Console
 from coach_server.api.engine import CoachSocketServer, EngineOptions, build_socket_server
 from coach_server.api.http import Rest, error_middleware, hide_library, security_middleware
 from coach_server.api.metrics import Sources, registry
-from coach_server.api.practice.page import PracticePages
+from coach_server.api.practice.pages.page import PracticePages
 from coach_server.api.rest_calls import RestCalls
 from coach_server.api.rest_ops import RestOps
 from coach_server.api.rest_privacy import RestPrivacy
@@ -76,11 +76,11 @@ from coach_server.services.figures import Figures
 from coach_server.services.generate import Generator
 from coach_server.services.jobs import JobRunner
 from coach_server.services.limits import Limits
-from coach_server.services.method_eyes import MethodEyes, MethodReader
+from coach_server.services.method.eyes import MethodEyes, MethodReader
+from coach_server.services.practice.store import ANALYSE as ANALYSE_ROLEPLAY
 from coach_server.services.privacy import Erasure
 from coach_server.services.reports import Reports
 from coach_server.services.retention import Retention
-from coach_server.services.roleplay_store import ANALYSE as ANALYSE_ROLEPLAY
 from coach_server.services.transcription import Transcriptions
 from coach_server.settings import Settings
 from coach_server.storage import clockwork

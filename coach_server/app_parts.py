@@ -21,7 +21,7 @@ from coach_server.services.breaker import Breaker
 from coach_server.services.catalog import Catalog
 from coach_server.services.costs import CostGovernor
 from coach_server.services.limits import Limits
-from coach_server.services.method_eyes import MethodEyes
+from coach_server.services.method.eyes import MethodEyes
 from coach_server.settings import Settings
 from coach_server.storage.database import Database
 

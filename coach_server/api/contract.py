@@ -15,8 +15,9 @@ from pydantic.json_schema import GenerateJsonSchema, JsonSchemaValue, models_jso
 from pydantic_core import core_schema
 
 from coach_server import __version__
-from coach_server.api import practice_out, wire_out
+from coach_server.api import wire_out
 from coach_server.api.http import Doc, OpenRoute, Rest, Route
+from coach_server.api.practice import out as practice_out
 from coach_server.api.simulation import frames
 from coach_server.api.sockets import Event
 

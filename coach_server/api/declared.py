@@ -8,13 +8,13 @@ from coach_server.api import docs_page
 from coach_server.api.audio_events import AudioEvents
 from coach_server.api.call_events import CallEvents
 from coach_server.api.http import Rest
+from coach_server.api.practice.events import RoleplayEvents
+from coach_server.api.practice.rest import RestPractice
+from coach_server.api.practice.rest_roleplay import RestRoleplay
 from coach_server.api.rest_calls import RestCalls
 from coach_server.api.rest_ops import RestOps
-from coach_server.api.rest_practice import RestPractice
 from coach_server.api.rest_privacy import RestPrivacy
-from coach_server.api.rest_roleplay import RestRoleplay
 from coach_server.api.rest_tools import RestTools
-from coach_server.api.roleplay_events import RoleplayEvents
 from coach_server.api.simulation.rest import RestSimulations
 from coach_server.api.sockets import Sockets
 

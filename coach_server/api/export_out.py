@@ -6,7 +6,7 @@ from __future__ import annotations
 
 from typing import Any, Literal
 
-from coach_server.api.practice_out import DrillTold
+from coach_server.api.practice.out import DrillTold
 from coach_server.api.simulation.out import SessionDetail
 from coach_server.api.wire_out import (
     AnalysisAnswer,
@@ -17,7 +17,7 @@ from coach_server.api.wire_out import (
     StoredSegment,
     StoredTip,
 )
-from coach_server.domain.roleplay import Status, StepStatus
+from coach_server.domain.practice.roleplay import Status, StepStatus
 
 Score = int | None
 Feedback = dict[str, Any] | None

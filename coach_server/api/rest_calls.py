@@ -8,13 +8,14 @@ from typing import Literal
 from aiohttp import web
 from pydantic import Field
 
-from coach_server.api import practice_out, wire, wire_out
+from coach_server.api import wire, wire_out
 from coach_server.api.answers import json_response
 from coach_server.api.http import Doc, Rest
+from coach_server.api.practice import out as practice_out
 from coach_server.errors import NotFound
 from coach_server.services.access import Principal
 from coach_server.services.archive import Archive
-from coach_server.services.call_scoring import CallScoring
+from coach_server.services.practice.call_scoring import CallScoring
 
 _ID = re.compile(r"[A-Za-z0-9_-]{1,64}")
 MAX_PAGE = 200

@@ -27,7 +27,7 @@ from coach_server.services.content import Content
 from coach_server.services.costs import Prices
 from coach_server.services.demo import demo_languages, load_demo
 from coach_server.services.detector import Detector
-from coach_server.services.feedback_wording import load_feedback_wordings
+from coach_server.services.practice.feedback_wording import load_feedback_wordings
 from coach_server.services.prompts import Prompts
 from coach_server.settings import MIN_KEY_CHARS, Settings, load_settings, usable_settings
 

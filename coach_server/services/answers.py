@@ -8,12 +8,12 @@ from collections.abc import Mapping
 from functools import lru_cache
 from typing import Any
 
-from coach_server.domain.methodology import SubScore
+from coach_server.domain.method.methodology import SubScore
+from coach_server.domain.method.turns import Quality
 from coach_server.domain.simulation.ending import END_REASONS
 from coach_server.domain.simulation.scorecard import Category
 from coach_server.domain.simulation.talk import Direction, TalkPhase
 from coach_server.domain.tip import Stage
-from coach_server.domain.turns import Quality
 from coach_server.domain.wording import same_words
 from coach_server.errors import ProviderError
 from coach_server.providers.llm import LLMCall, Message

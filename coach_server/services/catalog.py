@@ -11,20 +11,20 @@ from pathlib import Path
 
 from coach_server import paths
 from coach_server.domain.cues import Cues
-from coach_server.domain.method_cues import MethodCues
-from coach_server.domain.methodology import Methodology
+from coach_server.domain.method.cues import MethodCues
+from coach_server.domain.method.methodology import Methodology
 from coach_server.services.analysis_wording import load_wordings
 from coach_server.services.answers import SCHEMAS
-from coach_server.services.customer_words import CustomerWords
 from coach_server.services.detector import load_cues, load_head
-from coach_server.services.feedback_wording import load_feedback_wordings
 from coach_server.services.head import Head
-from coach_server.services.knowledge import Knowledge
-from coach_server.services.method_eyes import compile_all
-from coach_server.services.method_head import MethodHead, load_heads
-from coach_server.services.methodologies import Methodologies
+from coach_server.services.method.eyes import compile_all
+from coach_server.services.method.head import MethodHead, load_heads
+from coach_server.services.method.knowledge import Knowledge
+from coach_server.services.method.methodologies import Methodologies
+from coach_server.services.practice.customer_words import CustomerWords
+from coach_server.services.practice.feedback_wording import load_feedback_wordings
+from coach_server.services.practice.scenarios import Scenarios
 from coach_server.services.prompts import Prompts
-from coach_server.services.scenarios import Scenarios
 from coach_server.services.simulation.director import Director
 from coach_server.services.simulation.guidance import GuidanceWords
 from coach_server.services.simulation.nods import Nods

@@ -12,12 +12,12 @@ from dataclasses import replace
 
 from loguru import logger
 
-from coach_server.domain.methodology import Methodology, Technique
+from coach_server.domain.method.methodology import Methodology, Technique
 from coach_server.domain.tip import Tip, TipRequest
 from coach_server.domain.transcript import Speaker
 from coach_server.services.coach import MeteredCoach, TipChunk
 from coach_server.services.costs import Meter
-from coach_server.services.method_eyes import MethodEyes
+from coach_server.services.method.eyes import MethodEyes
 
 HEARD_CHARS = 600
 

@@ -10,7 +10,7 @@ import orjson
 from coach_server.clock import Clock, millis
 from coach_server.services import archive
 from coach_server.services.access import Principal
-from coach_server.services.practice_export import PracticeExport
+from coach_server.services.practice.privacy import PracticeExport
 from coach_server.services.privacy import require_self
 from coach_server.services.simulation.privacy import SimulationPrivacy
 from coach_server.storage import analyses, conversations, practice, tips, transcripts

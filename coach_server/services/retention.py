@@ -10,7 +10,7 @@ from loguru import logger
 from coach_server.clock import Clock, millis
 from coach_server.errors import StorageFailed
 from coach_server.services.analysis import without_words
-from coach_server.services.feedback import without_words as scores_only
+from coach_server.services.practice.feedback import without_words as scores_only
 from coach_server.services.privacy import BATCH, Letters, scrub
 from coach_server.storage import clockwork, practice_privacy, privacy
 from coach_server.storage.database import Database

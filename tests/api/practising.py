@@ -13,9 +13,10 @@ from typing import Any
 import aiohttp
 from pydantic import BaseModel
 
-from coach_server.api import practice_out, wire_out
+from coach_server.api import wire_out
 from coach_server.api.declared import declared
 from coach_server.api.http import Route
+from coach_server.api.practice import out as practice_out
 from coach_server.testing import ManualClock
 from tests.serving import KEY, Client, Server
 

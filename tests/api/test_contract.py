@@ -17,8 +17,9 @@ from openapi_spec_validator import validate
 from pydantic import TypeAdapter
 
 from coach_server import cli
-from coach_server.api import contract, practice_out, reference, wire_out
+from coach_server.api import contract, reference, wire_out
 from coach_server.api.declared import declared
+from coach_server.api.practice import out as practice_out
 from coach_server.api.simulation import frames
 from coach_server.app import build_app
 from coach_server.cli import docs

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from coach_server.api.console.strings import load_strings
-from coach_server.api.practice.page import LOCAL_USER
+from coach_server.api.practice.pages.page import LOCAL_USER
 from coach_server.api.simulation.pages import page as pages
 from coach_server.clock import SystemClock
 from coach_server.domain.simulation.effects import LogKind

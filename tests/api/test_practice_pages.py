@@ -12,11 +12,11 @@ import pytest
 from aiohttp import web
 
 from coach_server.api.console.strings import load_strings
-from coach_server.api.practice import page as practice
+from coach_server.api.practice.pages import page as practice
 from coach_server.clock import SystemClock
-from coach_server.domain.methodology import SubScore
-from coach_server.domain.persona import Difficulty
-from coach_server.domain.progress import PracticeKind, StepStatus
+from coach_server.domain.customer.persona import Difficulty
+from coach_server.domain.method.methodology import SubScore
+from coach_server.domain.method.progress import PracticeKind, StepStatus
 from coach_server.services.access import Gate, Role
 from tests.api.test_console import data_of, get
 from tests.serving import KEY, Server, serving

@@ -6,7 +6,7 @@ import asyncio
 from pathlib import Path
 from typing import Any
 
-from coach_server.api import practice_out
+from coach_server.api.practice import out as practice_out
 from coach_server.app import Replacements
 from coach_server.testing import ManualClock
 from tests.api.practising import TALK, Desk, joined, listening

@@ -12,7 +12,7 @@ from typing import Any
 import aiohttp
 import pytest
 
-from coach_server.api import practice_out
+from coach_server.api.practice import out as practice_out
 from tests.api.practising import SESSIONS, Desk, joined, listening
 from tests.fakes.openai import FakeOpenAI, Seen, Step, answer, cut, hang, status
 from tests.serving import KEY, Server, serving

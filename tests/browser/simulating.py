@@ -20,7 +20,7 @@ from playwright.async_api import BrowserContext, Page, async_playwright, expect
 from coach_server.api.auth import request_principal
 from coach_server.api.console.assets import Assets
 from coach_server.api.http import error_middleware
-from coach_server.api.practice.page import PracticePages
+from coach_server.api.practice.pages.page import PracticePages
 from coach_server.api.simulation.pages.page import SimulationPages
 from coach_server.clock import SystemClock
 from coach_server.errors import Conflict, NotFound

@@ -10,10 +10,10 @@ from typing import Any
 import pytest
 from playwright.async_api import Page, expect
 
-from coach_server.api.practice.page import LOCAL_USER
+from coach_server.api.practice.pages.page import LOCAL_USER
 from coach_server.clock import SystemClock
-from coach_server.domain.progress import Practice, PracticeKind, progress_document, progress_of
-from coach_server.services.methodologies import Methodologies
+from coach_server.domain.method.progress import Practice, PracticeKind, progress_document, progress_of
+from coach_server.services.method.methodologies import Methodologies
 from tests.browser.console import browsing, need_socket_client
 from tests.browser.practice import answer, at
 from tests.serving import Server, serving

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from functools import cache
 
-from coach_server.domain.methodology import Methodology
+from coach_server.domain.method.methodology import Methodology
+from coach_server.domain.method.turns import Quality, TechniqueUse, Turn
 from coach_server.domain.transcript import Speaker
-from coach_server.domain.turns import Quality, TechniqueUse, Turn
-from coach_server.services.methodologies import Methodologies
+from coach_server.services.method.methodologies import Methodologies
 
 STARTED_AT = 1_700_000_000.0
 

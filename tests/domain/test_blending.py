@@ -11,7 +11,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from coach_server.domain.blending import (
+from coach_server.domain.method.methodology import SubScore
+from coach_server.domain.method.turns import Quality
+from coach_server.domain.practice.blending import (
     MOST_MOVED,
     JudgedHighlight,
     JudgedTechnique,
@@ -19,10 +21,8 @@ from coach_server.domain.blending import (
     blend,
     move,
 )
-from coach_server.domain.methodology import SubScore
-from coach_server.domain.scorecard import Evidence, Highlight, Kind, ScoreCard, TechniqueScore
+from coach_server.domain.practice.scorecard import Evidence, Highlight, Kind, ScoreCard, TechniqueScore
 from coach_server.domain.transcript import Speaker
-from coach_server.domain.turns import Quality
 from tests.domain.test_progress import HUGO
 
 SCORES = st.integers(0, 100)

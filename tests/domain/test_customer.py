@@ -8,13 +8,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from coach_server.domain import dynamics
-from coach_server.domain.customer import Customer, Memory, Tone, begin
-from coach_server.domain.dynamics import Dynamics
-from coach_server.domain.methodology import Epic, Methodology, TipType
-from coach_server.domain.persona import BehaviourStyle, BuyingClock, Difficulty, Experience, Persona
-from coach_server.domain.turns import Quality, TechniqueUse
-from coach_server.services.methodologies import Methodologies
+from coach_server.domain.customer import dynamics
+from coach_server.domain.customer.dynamics import Dynamics
+from coach_server.domain.customer.mind import Customer, Memory, Tone, begin
+from coach_server.domain.customer.persona import BehaviourStyle, BuyingClock, Difficulty, Experience, Persona
+from coach_server.domain.method.methodology import Epic, Methodology, TipType
+from coach_server.domain.method.turns import Quality, TechniqueUse
+from coach_server.services.method.methodologies import Methodologies
 
 METHODS = {method.id: method for method in Methodologies.load().all()}
 HUGO = METHODS["hugo"]

@@ -6,18 +6,18 @@ from collections.abc import Sequence
 
 import pytest
 
-from coach_server.domain import dialogue
-from coach_server.domain.customer import Customer, begin
-from coach_server.domain.dialogue import Answer, Moment
-from coach_server.domain.dynamics import Dynamics
-from coach_server.domain.methodology import Methodology
-from coach_server.domain.persona import Scenario, Script
-from coach_server.domain.turns import Quality, TechniqueUse
+from coach_server.domain.customer import dialogue
+from coach_server.domain.customer.dialogue import Answer, Moment
+from coach_server.domain.customer.dynamics import Dynamics
+from coach_server.domain.customer.mind import Customer, begin
+from coach_server.domain.customer.persona import Scenario, Script
+from coach_server.domain.method.methodology import Methodology
+from coach_server.domain.method.turns import Quality, TechniqueUse
 from coach_server.domain.wording import same_words, share_of_script
 from coach_server.paths import catalog
-from coach_server.services.customer_words import CustomerWords
-from coach_server.services.methodologies import Methodologies
-from coach_server.services.scenarios import from_dict
+from coach_server.services.method.methodologies import Methodologies
+from coach_server.services.practice.customer_words import CustomerWords
+from coach_server.services.practice.scenarios import from_dict
 
 WORDS = CustomerWords.load(catalog() / "customers")
 METHODS = Methodologies.load()

@@ -4,11 +4,11 @@ from dataclasses import replace
 
 import pytest
 
-from coach_server.domain.drills import LINE_CHARS, WEAKEST, DrillSpec, drills_of, is_better
-from coach_server.domain.methodology import say_all
-from coach_server.domain.scoring import score
-from coach_server.domain.turns import Quality, TechniqueUse, Turn
-from coach_server.services.feedback_wording import feedback_wording
+from coach_server.domain.method.methodology import say_all
+from coach_server.domain.method.turns import Quality, TechniqueUse, Turn
+from coach_server.domain.practice.drills import LINE_CHARS, WEAKEST, DrillSpec, drills_of, is_better
+from coach_server.domain.practice.scoring import score
+from coach_server.services.practice.feedback_wording import feedback_wording
 from tests.domain.talks import STARTED_AT, customer, hurried, method, opening, seller, talk, whole
 
 WORDS = feedback_wording("nl").words

@@ -8,10 +8,10 @@ from collections.abc import Sequence
 
 import pytest
 
-from coach_server.domain.hints import RULES, Hint, HintMemory, Scene, find_hint
-from coach_server.domain.methodology import Methodology, say
-from coach_server.domain.turns import Turn
-from coach_server.services.methodologies import Methodologies
+from coach_server.domain.method.methodology import Methodology, say
+from coach_server.domain.method.turns import Turn
+from coach_server.domain.practice.hints import RULES, Hint, HintMemory, Scene, find_hint
+from coach_server.services.method.methodologies import Methodologies
 from tests.domain.talks import customer, method, seller, talk
 
 OPENED = frozenset({"1.1", "1.2", "1.3", "1.4"})

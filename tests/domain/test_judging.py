@@ -7,14 +7,14 @@ from dataclasses import replace
 import pytest
 
 from coach_server import paths
-from coach_server.domain import judging
 from coach_server.domain.cuefile import parse_cues
 from coach_server.domain.cues import Finding, words_of
-from coach_server.domain.judging import JudgingWords, Reading, Reason, Spoken
-from coach_server.domain.method_cues import compile_method
-from coach_server.domain.methodology import Methodology
+from coach_server.domain.method import judging
+from coach_server.domain.method.cues import compile_method
+from coach_server.domain.method.judging import JudgingWords, Reading, Reason, Spoken
+from coach_server.domain.method.methodology import Methodology
+from coach_server.domain.method.turns import Quality, TechniqueUse, Turn
 from coach_server.domain.transcript import Speaker, Utterance
-from coach_server.domain.turns import Quality, TechniqueUse, Turn
 from tests.domain.talks import method
 
 HUGO = method()

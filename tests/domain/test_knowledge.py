@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from coach_server.domain.knowledge import Entry, Kind, KnowledgeBook, Wanted, WordIndex, terms
+from coach_server.domain.practice.knowledge import Entry, Kind, KnowledgeBook, Wanted, WordIndex, terms
 
 
 def entry(name: str, **changes: object) -> Entry:

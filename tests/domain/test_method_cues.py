@@ -9,8 +9,8 @@ import pytest
 from coach_server import paths
 from coach_server.domain.cuefile import parse_cues
 from coach_server.domain.cues import Cues, words_of
-from coach_server.domain.method_cues import MethodCues, compile_method
-from coach_server.domain.methodology import Methodology
+from coach_server.domain.method.cues import MethodCues, compile_method
+from coach_server.domain.method.methodology import Methodology
 from coach_server.domain.transcript import Speaker
 from coach_server.errors import ConfigError
 from tests.domain.talks import method

@@ -4,10 +4,10 @@ from collections.abc import Sequence
 
 import pytest
 
-from coach_server.domain.method_metrics import attitudes, balance, impact, metrics, structure, weighted
-from coach_server.domain.talk import Talk, TalkWords, review
-from coach_server.domain.turns import Turn
-from coach_server.services.feedback_wording import feedback_wording
+from coach_server.domain.method.metrics import attitudes, balance, impact, metrics, structure, weighted
+from coach_server.domain.method.turns import Turn
+from coach_server.domain.practice.talk import Talk, TalkWords, review
+from coach_server.services.practice.feedback_wording import feedback_wording
 from tests.domain.talks import STARTED_AT, customer, hurried, method, opening, seller, talk, whole
 
 WORDS = feedback_wording("nl").words

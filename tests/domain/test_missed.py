@@ -5,12 +5,12 @@ from dataclasses import replace
 
 import pytest
 
-from coach_server.domain.methodology import say_all
-from coach_server.domain.missed import RULES, missed_moments
-from coach_server.domain.scorecard import Missed
-from coach_server.domain.talk import TalkWords, review
-from coach_server.domain.turns import Quality, Turn
-from coach_server.services.feedback_wording import feedback_wording
+from coach_server.domain.method.methodology import say_all
+from coach_server.domain.method.turns import Quality, Turn
+from coach_server.domain.practice.missed import RULES, missed_moments
+from coach_server.domain.practice.scorecard import Missed
+from coach_server.domain.practice.talk import TalkWords, review
+from coach_server.services.practice.feedback_wording import feedback_wording
 from tests.domain.talks import STARTED_AT, customer, hurried, method, seller, talk, whole
 
 WORDS = feedback_wording("nl").words

@@ -12,8 +12,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from coach_server import paths
-from coach_server.domain.methodology import Methodology, SubScore
-from coach_server.domain.progress import (
+from coach_server.domain.method.methodology import Methodology, SubScore
+from coach_server.domain.method.progress import (
     DAY_S,
     Practice,
     PracticeKind,
@@ -24,9 +24,9 @@ from coach_server.domain.progress import (
     scenario_flow,
     what_is_missing,
 )
-from coach_server.domain.unlocking import ordered_steps
+from coach_server.domain.method.unlocking import ordered_steps
 from coach_server.errors import NotFound
-from coach_server.services.methodologies import read_methodology
+from coach_server.services.method.methodologies import read_methodology
 
 METHODS = {
     path.stem: read_methodology(path) for path in sorted((paths.catalog() / "methodologies").glob("*.toml"))

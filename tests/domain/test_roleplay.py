@@ -11,8 +11,9 @@ from hypothesis import HealthCheck, given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
-from coach_server.domain.methodology import Methodology
-from coach_server.domain.roleplay import (
+from coach_server.domain.method.methodology import Methodology
+from coach_server.domain.method.turns import Quality, TechniqueUse, Turn
+from coach_server.domain.practice.roleplay import (
     Effect,
     Ended,
     Hinted,
@@ -23,10 +24,9 @@ from coach_server.domain.roleplay import (
     StepStatus,
     Timing,
 )
-from coach_server.domain.turns import Quality, TechniqueUse, Turn
 from coach_server.errors import CoachError, Conflict, Invalid, NotFound
-from coach_server.services.methodologies import Methodologies
-from coach_server.services.roleplay_memory import dump_machine, load_machine
+from coach_server.services.method.methodologies import Methodologies
+from coach_server.services.practice.memory import dump_machine, load_machine
 from tests.domain.talks import customer, method, seller
 
 T0 = 1_700_000_000.0

@@ -7,13 +7,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from coach_server.domain.methodology import Methodology, SubScore
-from coach_server.domain.scorecard import HIGHEST, LOWEST, Kind, ScoreCard
-from coach_server.domain.scoring import facts_hash, score
-from coach_server.domain.talk import TalkWords
+from coach_server.domain.method.methodology import Methodology, SubScore
+from coach_server.domain.method.turns import RANK, Quality, TechniqueUse, Turn
+from coach_server.domain.practice.scorecard import HIGHEST, LOWEST, Kind, ScoreCard
+from coach_server.domain.practice.scoring import facts_hash, score
+from coach_server.domain.practice.talk import TalkWords
 from coach_server.domain.transcript import Speaker
-from coach_server.domain.turns import RANK, Quality, TechniqueUse, Turn
-from coach_server.services.feedback_wording import feedback_wording
+from coach_server.services.practice.feedback_wording import feedback_wording
 from tests.domain.talks import STARTED_AT, customer, hurried, method, opening, seller, talk, whole
 
 WORDS = feedback_wording("nl").words

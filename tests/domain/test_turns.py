@@ -6,8 +6,8 @@ from itertools import pairwise
 
 import pytest
 
-from coach_server.domain.methodology import Methodology
-from coach_server.domain.turns import (
+from coach_server.domain.method.methodology import Methodology
+from coach_server.domain.method.turns import (
     RANK,
     Quality,
     best,
@@ -16,7 +16,7 @@ from coach_server.domain.turns import (
     phase_said_in,
     seller_turns,
 )
-from coach_server.services.methodologies import Methodologies
+from coach_server.services.method.methodologies import Methodologies
 from tests.domain.talks import customer, method, seller, talk
 
 

@@ -13,16 +13,16 @@ import pytest
 from loguru import logger
 
 from coach_server.clock import SystemClock
-from coach_server.domain.blending import MOST_MOVED, ModelJudgement, blend
-from coach_server.domain.methodology import SubScore
-from coach_server.domain.scorecard import Kind
+from coach_server.domain.method.methodology import SubScore
+from coach_server.domain.method.turns import Turn
+from coach_server.domain.practice.blending import MOST_MOVED, ModelJudgement, blend
+from coach_server.domain.practice.scorecard import Kind
 from coach_server.domain.transcript import Speaker
-from coach_server.domain.turns import Turn
 from coach_server.providers.llm.openai import OpenAILLM
-from coach_server.services.assessment import AT_ONCE, MOST_PARTS, PART_TURNS, Assessor, parts
-from coach_server.services.assessment_answer import ADVICE_CHARS, HIGHLIGHT_CHARS
 from coach_server.services.breaker import Breaker
 from coach_server.services.costs import CostGovernor
+from coach_server.services.practice.assessment import AT_ONCE, MOST_PARTS, PART_TURNS, Assessor, parts
+from coach_server.services.practice.assessment_answer import ADVICE_CHARS, HIGHLIGHT_CHARS
 from coach_server.testing import ManualClock
 from tests.domain.test_blending import card
 from tests.domain.test_progress import HUGO

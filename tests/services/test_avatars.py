@@ -15,7 +15,7 @@ from coach_server.providers.avatar import AvatarSession, AvatarWish, Delivery, S
 from coach_server.providers.avatar.heygen import HeyGen
 from coach_server.providers.avatar.liveavatar import LiveAvatar
 from coach_server.providers.avatar.off import Off
-from coach_server.services.avatars import Avatars, AvatarStatus, Opening, Pace
+from coach_server.services.practice.avatars import Avatars, AvatarStatus, Opening, Pace
 from coach_server.testing import ManualClock
 from tests.fakes import heygen, liveavatar
 from tests.fakes.heygen import FakeHeyGen, Step, garbage, hang, status

@@ -8,20 +8,20 @@ import pytest
 from loguru import logger
 
 from coach_server.clock import SystemClock
-from coach_server.domain.customer import Customer, begin
-from coach_server.domain.persona import Scenario, Script
+from coach_server.domain.customer.mind import Customer, begin
+from coach_server.domain.customer.persona import Scenario, Script
+from coach_server.domain.method.turns import Quality, TechniqueUse, Turn
 from coach_server.domain.tip import Source
 from coach_server.domain.transcript import Speaker
-from coach_server.domain.turns import Quality, TechniqueUse, Turn
 from coach_server.paths import catalog
 from coach_server.providers.llm.openai import OpenAILLM
 from coach_server.services.breaker import Breaker, BreakerState
 from coach_server.services.costs import CostGovernor
-from coach_server.services.customer import CustomerVoice, Reply, ReplyChunk, ReplyRequest
-from coach_server.services.customer_words import CustomerWords
-from coach_server.services.knowledge import Knowledge
-from coach_server.services.methodologies import Methodologies
-from coach_server.services.scenarios import from_dict
+from coach_server.services.method.knowledge import Knowledge
+from coach_server.services.method.methodologies import Methodologies
+from coach_server.services.practice.customer import CustomerVoice, Reply, ReplyChunk, ReplyRequest
+from coach_server.services.practice.customer_words import CustomerWords
+from coach_server.services.practice.scenarios import from_dict
 from coach_server.testing import ManualClock
 from tests.fakes import openai as fakes
 from tests.fakes.openai import FAULTS, FakeOpenAI, Step

@@ -9,14 +9,14 @@ from typing import Any
 
 import pytest
 
-from coach_server.domain.blending import JudgedHighlight, JudgedTechnique, ModelJudgement
-from coach_server.domain.methodology import SubScore, say
-from coach_server.domain.scorecard import Evidence, Kind, ScoreCard
+from coach_server.domain.method.methodology import SubScore, say
+from coach_server.domain.method.turns import Turn
+from coach_server.domain.practice.blending import JudgedHighlight, JudgedTechnique, ModelJudgement
+from coach_server.domain.practice.scorecard import Evidence, Kind, ScoreCard
 from coach_server.domain.transcript import Speaker
-from coach_server.domain.turns import Turn
 from coach_server.errors import ConfigError
 from coach_server.paths import catalog
-from coach_server.services.feedback import (
+from coach_server.services.practice.feedback import (
     MOST_EVIDENCE,
     PreviousScores,
     TalkFrame,
@@ -24,7 +24,7 @@ from coach_server.services.feedback import (
     score_talk,
     without_words,
 )
-from coach_server.services.feedback_wording import (
+from coach_server.services.practice.feedback_wording import (
     feedback_wording,
     load_feedback_wordings,
     read_feedback_wording,

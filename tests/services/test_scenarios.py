@@ -8,12 +8,12 @@ from typing import Any
 
 import pytest
 
-from coach_server.domain.persona import BuyingClock, Persona
+from coach_server.domain.customer.persona import BuyingClock, Persona
 from coach_server.errors import ConfigError, Invalid, NotFound
 from coach_server.paths import catalog
-from coach_server.services.customer_words import CustomerWords
-from coach_server.services.methodologies import Methodologies
-from coach_server.services.scenarios import DEFAULT, Scenarios, from_dict
+from coach_server.services.method.methodologies import Methodologies
+from coach_server.services.practice.customer_words import CustomerWords
+from coach_server.services.practice.scenarios import DEFAULT, Scenarios, from_dict
 
 METHODS = Methodologies.load()
 FOLDER = catalog() / "scenarios"

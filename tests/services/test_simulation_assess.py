@@ -11,7 +11,7 @@ import pytest
 from loguru import logger
 
 from coach_server.clock import SystemClock
-from coach_server.domain.blending import MOST_MOVED
+from coach_server.domain.practice.blending import MOST_MOVED
 from coach_server.domain.simulation.blending import SimJudgement
 from coach_server.domain.simulation.remarks import GOOD, WARNINGS, score_simulation
 from coach_server.domain.simulation.scorecard import Category, SimScoreCard, TalkRecord, Tone
@@ -19,9 +19,9 @@ from coach_server.domain.simulation.talk import Outcome
 from coach_server.errors import ConfigError
 from coach_server.providers.llm.openai import OpenAILLM
 from coach_server.services.answers import SCHEMAS
-from coach_server.services.assessment import PART_TURNS
 from coach_server.services.breaker import Breaker
 from coach_server.services.costs import CostGovernor
+from coach_server.services.practice.assessment import PART_TURNS
 from coach_server.services.simulation.assess import SimulationAssessor
 from coach_server.services.simulation.report_words import load_report_words, read_report_words
 from coach_server.services.simulation.score_document import MOST, simulation_score_document

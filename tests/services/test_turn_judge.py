@@ -11,13 +11,13 @@ import pytest
 from loguru import logger
 
 from coach_server.clock import SystemClock
+from coach_server.domain.method.turns import Quality, Turn
 from coach_server.domain.quoting import said_in
 from coach_server.domain.transcript import Speaker
-from coach_server.domain.turns import Quality, Turn
 from coach_server.providers.llm.openai import OpenAILLM
 from coach_server.services.breaker import Breaker, BreakerState
 from coach_server.services.costs import CostGovernor
-from coach_server.services.turn_judge import RATIONALE_CHARS, TurnJudge
+from coach_server.services.practice.turn_judge import RATIONALE_CHARS, TurnJudge
 from coach_server.testing import ManualClock
 from tests.domain.test_progress import HUGO
 from tests.fakes import openai as fakes

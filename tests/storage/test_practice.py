@@ -15,7 +15,7 @@ from blockbuster import BlockBuster
 from sqlalchemy import Connection, inspect, select, text, update
 
 from coach_server.cli.rotate import rotate
-from coach_server.services.feedback import without_words
+from coach_server.services.practice.feedback import without_words
 from coach_server.storage import conversations, practice, practice_privacy, roleplays, rotation
 from coach_server.storage.crypto import SEALED, Unreadable
 from coach_server.storage.database import Database

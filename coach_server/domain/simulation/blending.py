@@ -1,7 +1,7 @@
 """The rules' card of a simulated talk and what a model thinks of it, as one judgement.
 
-Each category is moved by the model as in practice talks (`domain/blending.py`: a share of the difference, a
-bounded number of points). The overall score follows from the categories, so that nobody can talk a model into
+Each category is moved by the model as in practice talks (`domain/practice/blending.py`: a share of the
+difference, a bounded number of points). The overall score follows from the categories, so that nobody can talk a model into
 one that they do not bear out, and compliance caps hold whatever it says.
 """
 
@@ -11,8 +11,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from coach_server.domain.blending import move
-from coach_server.domain.scorecard import clamp
+from coach_server.domain.practice.blending import move
+from coach_server.domain.practice.scorecard import clamp
 from coach_server.domain.simulation.persona import SimPersona
 from coach_server.domain.simulation.scorecard import Category, SimEvidence, SimScoreCard, Tone
 from coach_server.domain.simulation.scoring import overall

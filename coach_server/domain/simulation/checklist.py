@@ -18,7 +18,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Sequence
 
-from coach_server.domain.methodology import say
+from coach_server.domain.method.methodology import say
 from coach_server.domain.simulation.compliance import CheckState, check_states, examine
 from coach_server.domain.simulation.persona import Objection, SalesStep
 from coach_server.domain.simulation.persona import pick as lines_of

@@ -7,7 +7,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from coach_server.domain.methodology import Words
+from coach_server.domain.method.methodology import Words
 
 Lines = tuple[str, ...]
 

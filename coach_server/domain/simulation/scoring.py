@@ -24,7 +24,7 @@ from collections import Counter
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 
-from coach_server.domain.scorecard import clamp
+from coach_server.domain.practice.scorecard import clamp
 from coach_server.domain.simulation.attitude import Cause, Move, moves
 from coach_server.domain.simulation.checklist import DONE, answer_to, checklist, raised
 from coach_server.domain.simulation.compliance import check_states, examine

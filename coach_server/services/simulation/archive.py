@@ -9,7 +9,7 @@ from typing import Any
 
 from coach_server.domain.simulation.attitude import shown
 from coach_server.services.access import Principal
-from coach_server.services.roleplay_messages import iso
+from coach_server.services.practice.messages import iso
 from coach_server.services.simulation.access import ID, may_see, unknown, visible
 from coach_server.storage import simulation_scores, simulations
 from coach_server.storage.database import Database

@@ -10,16 +10,22 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Mapping, Sequence
 
-from coach_server.domain.methodology import say
+from coach_server.domain.method.methodology import say
 from coach_server.domain.simulation.blending import SimJudgement
 from coach_server.domain.simulation.persona import Domain, SimPersona, pick
 from coach_server.domain.simulation.scorecard import SimScoreCard, TalkRecord, weights_of
 from coach_server.domain.simulation.talk import CLIENT_EVENTS, SessionEvent, Utterance
 from coach_server.domain.wording import clip, one_line
 from coach_server.providers.llm import LLM
-from coach_server.services.assessment import DEADLINE_S, JudgementCache, Judges, RecentJudgements, parts
 from coach_server.services.breaker import Breaker
 from coach_server.services.costs import CostGovernor, Meter
+from coach_server.services.practice.assessment import (
+    DEADLINE_S,
+    JudgementCache,
+    Judges,
+    RecentJudgements,
+    parts,
+)
 from coach_server.services.prompts import Prompts, Rendered
 from coach_server.services.simulation.assess_answer import ScoreRecord, merge_scores
 

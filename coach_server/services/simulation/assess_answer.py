@@ -8,8 +8,8 @@ from typing import Any
 
 from pydantic import BaseModel, FiniteFloat, ValidationError
 
+from coach_server.domain.practice.scorecard import clamp
 from coach_server.domain.quoting import Said
-from coach_server.domain.scorecard import clamp
 from coach_server.domain.simulation.blending import JudgedRemark, SimJudgement
 from coach_server.domain.simulation.scorecard import Category, SimEvidence, TalkRecord, Tone
 from coach_server.domain.wording import one_line

@@ -10,7 +10,7 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any
 
 from coach_server.clock import Clock
-from coach_server.domain.methodology import say
+from coach_server.domain.method.methodology import say
 from coach_server.domain.simulation.attitude import shown
 from coach_server.domain.simulation.persona import SimPersona, SimScenario, pick
 from coach_server.errors import Conflict, Invalid, NotFound, Unavailable

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from coach_server.domain.methodology import say
+from coach_server.domain.method.methodology import say
 from coach_server.domain.simulation.attitude import shown
 from coach_server.domain.simulation.persona import Domain, Lines, SimPersona, SimScenario, pick
 from coach_server.services.prompts import Prompts

@@ -19,7 +19,7 @@ from typing import Any
 import typst
 from loguru import logger
 
-from coach_server.domain.methodology import say
+from coach_server.domain.method.methodology import say
 from coach_server.domain.simulation.attitude import HIGHEST, clamp
 from coach_server.domain.simulation.persona import SimPersona, SimScenario
 from coach_server.domain.simulation.scorecard import Category

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
-from coach_server.domain.methodology import say
+from coach_server.domain.method.methodology import say
 from coach_server.domain.simulation.blending import JudgedRemark, SimJudgement, blend
 from coach_server.domain.simulation.persona import CheckRule, Domain, SimPersona
 from coach_server.domain.simulation.remarks import BREACHES

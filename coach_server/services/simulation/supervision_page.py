@@ -6,7 +6,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Mapping, Sequence
 
-from coach_server.domain.methodology import say
+from coach_server.domain.method.methodology import say
 from coach_server.domain.simulation.persona import Domain, SimPersona, pick
 from coach_server.domain.simulation.scene import TalkSoFar
 from coach_server.domain.simulation.talk import CLIENT_EVENTS, SessionEvent, StepState, Utterance, Verdict

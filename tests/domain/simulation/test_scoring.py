@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from coach_server.domain.blending import MOST_MOVED
+from coach_server.domain.practice.blending import MOST_MOVED
 from coach_server.domain.simulation.blending import JudgedRemark, SimJudgement, blend
 from coach_server.domain.simulation.persona import Domain, SimPersona
 from coach_server.domain.simulation.remarks import BREACHES, score_simulation

@@ -20,7 +20,7 @@ from coach_server.api.auth import is_at_this_machine
 from coach_server.api.console.assets import Files, read_files
 from coach_server.api.console.page import handed_out, load_templates, page_headers
 from coach_server.api.console.strings import Strings, choose, load_strings
-from coach_server.api.practice.page import LOCAL_USER, TOKEN_TTL_S
+from coach_server.api.practice.pages.page import LOCAL_USER, TOKEN_TTL_S
 from coach_server.services.access import Gate, Role
 
 PREFIX = "/static/simulation"

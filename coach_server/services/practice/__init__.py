@@ -1,0 +1,1 @@
+"""Practising with a simulated customer: sessions, answers, analysis, feedback, drills, progress."""
