@@ -33,6 +33,7 @@ from coach_server.services.access import Gate
 from coach_server.services.jobs import Handler
 from coach_server.services.simulation.archive import SimulationArchive
 from coach_server.services.simulation.assess import SimulationAssessor
+from coach_server.services.simulation.casting import Casting
 from coach_server.services.simulation.datafiles import DataFiles, load_record
 from coach_server.services.simulation.desk import EXPORT, SimulationDesk
 from coach_server.services.simulation.exports import SimulationExports
@@ -100,11 +101,12 @@ def build_simulation(parts: Parts) -> Simulating:
         vad=settings.realtime_vad,
         tts=_tts(parts),
     )
+    casting = Casting(parts.database, shared.personas)
     sessions = Simulations(
         database=parts.database,
         clock=clock,
         bus=parts.bus,
-        personas=shared.personas,
+        casting=casting,
         director=shared.director,
         judge=Supervisor(parts.llm, shared.prompts, parts.breaker, parts.models, shared.guidance),
         connect=lines.connect,
@@ -128,7 +130,7 @@ def build_simulation(parts: Parts) -> Simulating:
         assessor=SimulationAssessor(parts.llm, shared.prompts, parts.governor, parts.breaker, parts.models),
         governor=parts.governor,
         files=files,
-        casting=sessions.cast_for,
+        casting=casting,
         announce=sessions.announce,
         clock=clock,
     )
@@ -136,8 +138,7 @@ def build_simulation(parts: Parts) -> Simulating:
 
     async def report(session_id: str) -> bytes:
         record = await load_record(parts.database, session_id)
-        row = record.row
-        cast = await sessions.cast_for(row.principal, row.scenario_id, row.persona_id)
+        cast = await casting.of(record.row)
         return await report_card(record, cast.persona, cast.scenario)
 
     archive = SimulationArchive(parts.database)

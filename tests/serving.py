@@ -13,7 +13,7 @@ from typing import Any
 
 import aiohttp
 import socketio
-from aiohttp import web
+from aiohttp import web, web_app
 
 from coach_server.app import COACHING, Coaching, Replacements, build_app
 from coach_server.paths import bundled
@@ -110,8 +110,11 @@ async def serving(
     finally:
         app[COACHING].draining = True  # tests do not wait for the notice that a drain gives to clients
         await app[COACHING].calls.drain()
+        await app[COACHING].simulating.sessions.drain()
         await app[COACHING].jobs.drain(within_s=5.0)
         await runner.cleanup()
+        # It remembers handlers, and with them the whole server, for as long as the process lives.
+        web_app._cached_build_middleware.cache_clear()
 
 
 class Client:

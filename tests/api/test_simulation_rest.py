@@ -285,3 +285,23 @@ async def test_a_bad_document_is_refused_by_its_field_and_not_kept(office: Offic
     assert (await office.try_("PUT", "/api/personas/a%2Fb", document))[0] in (400, 404)
     assert (await office.try_("PUT", "/api/scenarios/own_bad", {"title": "x"}))[0] == 400
     assert all(not one["own"] for one in (await office.ask("GET", "/api/personas"))["personas"])
+
+
+async def test_a_session_keeps_its_customer_when_the_key_changes_or_deletes_him(server: Server) -> None:
+    office = Office(server)
+    await office.ask("PUT", "/api/personas/own_radka", persona_document() | {"name": "Radka"})
+    await office.ask("PUT", "/api/scenarios/own_talk", scenario_document() | {"persona_id": "own_radka"})
+    made = await office.create(scenarioId="own_talk")
+    await office.ask("DELETE", "/api/personas/own_radka")
+    await office.ask("DELETE", "/api/scenarios/own_talk")
+    assert (await office.try_("POST", "/api/sessions", {"scenarioId": "own_talk", "traineeId": "x"}))[
+        0
+    ] == 404
+    async with headset(made["wsUrl"]) as client:
+        for line in GOOD[:3]:
+            await client.say(line)
+        await client.end()
+    session = await office.once(made["sessionId"], analysisStatus="done")
+    assert session["personaName"] == "Radka" and session["score"]["overall"] is not None
+    status, kind, card = await office.file(f"/api/sessions/{made['sessionId']}/report")
+    assert (status, kind, card[:5]) == (200, "application/pdf", b"%PDF-")

@@ -1,1 +1,1 @@
-"""The pages to practise on: a talk with the customer, and what came of practising."""
+"""Practice on the wire: routes and events of sessions, and the pages to practise on."""

@@ -1,8 +1,8 @@
 """The rules' card of a simulated talk and what a model thinks of it, as one judgement.
 
 Each category is moved by the model as in practice talks (`domain/practice/blending.py`: a share of the
-difference, a bounded number of points). The overall score follows from the categories, so that nobody can talk a model into
-one that they do not bear out, and compliance caps hold whatever it says.
+difference, a bounded number of points). The overall score follows from the categories, so that
+nobody can talk a model into one that they do not bear out, and compliance caps hold whatever it says.
 """
 
 from __future__ import annotations

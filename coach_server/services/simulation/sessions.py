@@ -29,13 +29,20 @@ from coach_server.services.access import Principal
 from coach_server.services.costs import CostGovernor
 from coach_server.services.live import Alarm
 from coach_server.services.simulation.access import ID, acting_trainee, may_act, unknown
+from coach_server.services.simulation.casting import Casting
 from coach_server.services.simulation.director import Director
-from coach_server.services.simulation.live import Cast, Judge, LiveSimulation, LiveTools, load_machine
+from coach_server.services.simulation.live import (
+    OWN,
+    Cast,
+    Judge,
+    LiveSimulation,
+    LiveTools,
+    load_machine,
+)
 from coach_server.services.simulation.messages import client_event
-from coach_server.services.simulation.personas import Personas
 from coach_server.services.simulation.steering import Steering, new_tag
 from coach_server.services.simulation.voice_events import ClientWire
-from coach_server.storage import jobs, simulation_scores, simulations
+from coach_server.storage import jobs, simulations
 from coach_server.storage.database import Database
 from coach_server.storage.simulations import Kept, Simulation
 
@@ -79,7 +86,7 @@ class Simulations:
         database: Database,
         clock: Clock,
         bus: Bus,
-        personas: Personas,
+        casting: Casting,
         director: Director,
         judge: Judge,
         connect: Callable[[LiveSimulation], Awaitable[Connection]],
@@ -93,7 +100,7 @@ class Simulations:
         self._database = database
         self._clock = clock
         self._bus = bus
-        self._personas = personas
+        self._casting = casting
         self._governor = governor
         self._node = node
         self._defaults = defaults
@@ -156,7 +163,7 @@ class Simulations:
         """A new session with its cast, and the one-time ticket of its `wsUrl`. Raises Invalid, NotFound
         (scenario, persona), Forbidden."""
         trainee_id = acting_trainee(principal, wish.trainee_id)
-        cast = await self.cast(principal, wish.scenario_id, wish.persona_id)
+        cast, own = await self._casting.begin(principal.key, wish.scenario_id, wish.persona_id)
         language = _language(cast, wish.language, self._defaults.language)
         ticket, now = secrets.token_urlsafe(24), self._clock.now()
         async with self._database.transaction() as conn:
@@ -176,35 +183,11 @@ class Simulations:
                 client=wish.client,
                 metadata=dict(wish.metadata or {}),
                 ticket_digest=_digest(ticket),
+                state={OWN: own} if own else {},
             )
             await simulations.insert(conn, row)
         logger.bind(session=row.id, key=principal.key).info("Simulation created", scenario=row.scenario_id)
         return row, cast, ticket
-
-    async def cast(self, principal: Principal, scenario_id: str, persona_id: str | None) -> Cast:
-        """Those of the API key before those of the catalog. Raises NotFound."""
-        return await self.cast_for(principal.key, scenario_id, persona_id)
-
-    async def cast_for(self, key: str, scenario_id: str, persona_id: str | None) -> Cast:
-        """As `cast`, by the name of the API key. Raises NotFound."""
-        async with self._database.read() as conn:
-            own_scenario = await simulation_scores.own(conn, "scenario", key, scenario_id)
-            wanted = persona_id
-            if wanted is None and own_scenario is not None:
-                wanted = str(own_scenario.document.get("personaId") or own_scenario.document["persona_id"])
-            own_persona = (
-                await simulation_scores.own(conn, "persona", key, wanted) if wanted is not None else None
-            )
-        if own_scenario is not None:
-            known = [own_persona.id] if own_persona is not None else []
-            scenario = self._personas.scenario_from(own_scenario.document, known)
-        else:
-            scenario = self._personas.scenario(scenario_id)
-        if own_persona is not None:
-            persona = self._personas.persona_from(own_persona.document)
-        else:
-            persona = self._personas.persona(wanted or scenario.persona_id)
-        return Cast(persona, scenario, self._personas.domain(persona.domain))
 
     async def admit(self, session_id: str, principal: Principal | None, ticket: str | None) -> str:
         """Whether somebody may open a session's socket: its trainee, the API key, or whoever brings the
@@ -265,7 +248,7 @@ class Simulations:
             said = await simulations.utterances(conn, session_id)
             events = await simulations.events(conn, session_id)
             moods = await simulations.moods(conn, session_id)
-        cast = await self.cast_for(row.principal, row.scenario_id, row.persona_id)
+        cast = await self._casting.of(row)
         live = self._new(replace(row, owner=self._node, lease_until=now + LEASE_S), cast)
         live.utterances, live.events, live.mood_count = said, events, len(moods)
         live.catch_up()
@@ -275,7 +258,7 @@ class Simulations:
 
     def _new(self, row: Simulation, cast: Cast) -> LiveSimulation:
         meter = self._governor.meter(self._defaults.cap_usd)
-        if row.state:
+        if "machine" in row.state:
             machine = load_machine(row.state["machine"])
             tag = str(row.state["tag"])
             meter.restore(row.usage)
