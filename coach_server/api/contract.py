@@ -155,7 +155,8 @@ def _operation(route: Route, schemas: _Schemas) -> Document:
         operation["parameters"] = parameters
     if doc.body is not None:
         operation["requestBody"] = {
-            "required": True,
+            # An empty body is `{}`.
+            "required": bool(schemas.properties(doc.body)[1]),
             "content": {"application/json": {"schema": schemas.ref(doc.body)}},
         }
     operation["responses"] = _answers(doc, schemas) | _refusals(route, schemas)

@@ -287,7 +287,7 @@ def documented_routes() -> set[tuple[str, str]]:
     """Method and path of every route (tests/api/test_contract.py holds them to the running application)."""
     document = json.loads(Path("docs/openapi.json").read_text(encoding="utf-8"))
     return {
-        (method.upper(), path.replace("{id}", UNKNOWN))
+        (method.upper(), path.replace("{id}", UNKNOWN).replace("{userId}", UNKNOWN))
         for path, operations in document["paths"].items()
         for method in operations
     }
@@ -382,7 +382,11 @@ async def test_production_refuses_to_start_unsafely_and_names_every_variable(tmp
             await process.start()
         assert process.process is not None and process.process.returncode == 2
         lines = process.log.read_text().splitlines()
-        assert [line.split()[2] for line in lines] == ["BACKEND_API_KEY", "CORS_ORIGIN"]
+        assert [line.split()[2] for line in lines] == [
+            "DATA_ENCRYPTION_KEY",
+            "BACKEND_API_KEY",
+            "CORS_ORIGIN",
+        ]
         assert all(line.startswith("Cannot start: ") for line in lines)
 
 

@@ -37,7 +37,12 @@ class RestPractice:
 
     def register(self, rest: Rest) -> None:
         out = practice_out
-        techniques = Doc("The techniques of a method.", out.TechniquesAnswer, query=practice_wire.OfMethod)
+        techniques = Doc(
+            "The techniques of a method.",
+            out.TechniquesAnswer,
+            query=practice_wire.OfMethod,
+            refusals=(404,),
+        )
         methods = Doc("The methods.", out.MethodologiesAnswer, query=practice_wire.InLanguage)
         scenarios = Doc("Whom to practise with.", out.ScenariosAnswer, query=practice_wire.InLanguage)
         keep = Doc(
