@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import shutil
 import uuid
 from collections.abc import AsyncIterator, Iterator
@@ -17,6 +18,8 @@ from coach_server.storage.tables import metadata
 from tests.engines import servers
 
 NOT_TESTED = "NOT TESTED"
+# What was read once and stays (catalog, heads) is looked through by each collection: fewer of them.
+gc.set_threshold(50_000, 20, 100)
 
 MAY_BLOCK = [
     # Reads every data file once, before anything is served.

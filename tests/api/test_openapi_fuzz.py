@@ -17,7 +17,7 @@ from tests.fakes.deepgram import KEY as DEEPGRAM_KEY
 from tests.fakes.deepgram import FakeDeepgram
 from tests.serving import KEY, Server, connected, serving
 
-EXAMPLES = 25
+EXAMPLES = 12
 SEED = 20_260_101
 # A schema cannot say that audio ends on a whole sample, what a real mail provider takes for an address, that
 # something is left of a text without its control characters, that an API key must name the trainee and a user

@@ -20,7 +20,7 @@ from tests.serving import Server, connected
 from tests.trust.talking import SESSIONS, Talker, talking
 
 pytestmark = [pytest.mark.crash, pytest.mark.timeout(300)]
-ROUNDS = 3
+ROUNDS = 2
 TALKS = 10
 LANES = 10
 

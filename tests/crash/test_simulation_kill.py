@@ -15,7 +15,7 @@ from tests.crash.test_kill import engine_of
 from tests.process import server_process
 
 pytestmark = [pytest.mark.crash, pytest.mark.timeout(180)]
-ROUNDS = 4
+ROUNDS = 2
 
 
 async def chat(client: Headset, number: int) -> None:
