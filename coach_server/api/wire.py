@@ -42,18 +42,28 @@ def _cleaned(value: object) -> object:
     return clean(value) if isinstance(value, str) else value
 
 
-def _cleaned_json(value: object) -> object:
+def cleaned_json(value: object) -> object:
     """JSON with every text cleaned, names too. Binary attachments are no JSON."""
     match value:
         case str():
             return clean(value)
         case dict():
-            return {clean(str(name)): _cleaned_json(item) for name, item in value.items()}
+            return {clean(str(name)): cleaned_json(item) for name, item in value.items()}
         case list():
-            return [_cleaned_json(item) for item in value]
+            return [cleaned_json(item) for item in value]
         case None | bool() | int() | float():
             return value
     raise ValueError("must be JSON")
+
+
+def _bounded(value: dict[str, Any]) -> dict[str, Any]:
+    try:
+        size = len(orjson.dumps(value))
+    except TypeError:
+        raise ValueError("must be JSON") from None
+    if size > MAX_METADATA_BYTES:
+        raise ValueError(f"must not be larger than {MAX_METADATA_BYTES} bytes")
+    return value
 
 
 def _plain(value: str) -> str:
@@ -65,6 +75,8 @@ def _plain(value: str) -> str:
 
 # Strict: a binary attachment in the place of a text would otherwise be decoded, uncleaned.
 Text = Annotated[str, Field(strict=True), BeforeValidator(_cleaned)]
+# Anything a client wants to find again, cleaned as texts are.
+Metadata = Annotated[dict[str, Any], BeforeValidator(cleaned_json), AfterValidator(_bounded)]
 Plain = Annotated[str, Field(strict=True, json_schema_extra={"pattern": _NO_CONTROL}), AfterValidator(_plain)]
 Id = Annotated[Plain, Field(min_length=1, max_length=128)]
 StreamId = Annotated[str, Field(pattern=r"^[A-Za-z0-9_.:-]{1,128}$")]
@@ -102,7 +114,7 @@ class StartConversation(Inbound):
 
     agentId: Annotated[Text, Field(min_length=1, max_length=128)]
     """Whose call it is, in the client's own words."""
-    metadata: dict[str, Any] | None = None
+    metadata: Metadata | None = None
     """Anything, up to 16 kB. `agentName`, `customerName`, `location` and `company` fill the placeholders of
     suggested lines."""
     mode: Mode | None = None
@@ -130,22 +142,6 @@ class StartConversation(Inbound):
     @classmethod
     def _plain_consent(cls, value: object) -> object:
         return {"given": value} if isinstance(value, bool) else value
-
-    @field_validator("metadata", mode="before")
-    @classmethod
-    def _clean_metadata(cls, value: object) -> object:
-        return _cleaned_json(value)
-
-    @field_validator("metadata")
-    @classmethod
-    def _bounded(cls, value: dict[str, Any] | None) -> dict[str, Any] | None:
-        try:
-            size = len(orjson.dumps(value))
-        except TypeError:
-            raise ValueError("must be JSON") from None
-        if size > MAX_METADATA_BYTES:
-            raise ValueError(f"must not be larger than {MAX_METADATA_BYTES} bytes")
-        return value
 
 
 class Transcript(Inbound):

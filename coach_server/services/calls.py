@@ -43,7 +43,7 @@ from coach_server.services.call_store import LEASE_S, CallCard, CallStore, HeldE
 from coach_server.services.coach import MeteredCoach
 from coach_server.services.costs import CostGovernor
 from coach_server.services.figures import Figures
-from coach_server.services.live import Alarm
+from coach_server.services.live import Alarm, always
 from coach_server.storage.conversations import NewConversation
 
 STORE_WAIT_S = 0.6  # a start is acknowledged within a second, also while the database is away
@@ -143,21 +143,13 @@ class Calls:
         """Own every call's task until cancelled. `ready` is set once calls may start."""
         async with asyncio.TaskGroup() as group:
             self._group = group
-            group.create_task(self._always(self._alarm.run), name="alarm of the calls")
-            group.create_task(self._always(self._keep_leases), name="leases of the calls")
+            group.create_task(always(self._clock, self._alarm.run, "calls"), name="alarm of the calls")
+            group.create_task(always(self._clock, self._keep_leases, "calls"), name="leases of the calls")
             group.create_task(
-                self._always(lambda: self._bus.run(self._node, self.hear)), name="messages of other instances"
+                always(self._clock, lambda: self._bus.run(self._node, self.hear), "calls"),
+                name="messages of other instances",
             )
             ready.set()
-
-    async def _always(self, work: Callable[[], Awaitable[None]]) -> None:
-        """One broken helper must not take every call down with it: it is logged and starts again."""
-        while True:
-            try:
-                await work()
-            except Exception as error:
-                logger.opt(exception=error).error("A helper of the calls broke and starts again")
-            await self._clock.sleep_until(self._clock.now() + 1.0)
 
     async def drain(self) -> None:
         """Save every call and let go of it; nothing starts any more."""

@@ -10,8 +10,10 @@ import asyncio
 import heapq
 import itertools
 from collections import deque
-from collections.abc import Callable, Iterator
-from typing import Generic, TypeVar
+from collections.abc import Awaitable, Callable, Iterator
+from typing import Generic, NoReturn, TypeVar
+
+from loguru import logger
 
 from coach_server.clock import Clock
 
@@ -92,3 +94,14 @@ class Inbox(Generic[T]):
 
     def __len__(self) -> int:
         return len(self._items)
+
+
+async def always(clock: Clock, work: Callable[[], Awaitable[None]], of: str) -> NoReturn:
+    """Do `work` for as long as the process lives. One broken helper must not take everything down with it: it
+    is logged and starts again. `of`: whose helper it is."""
+    while True:
+        try:
+            await work()
+        except Exception as error:
+            logger.opt(exception=error).error(f"A helper of the {of} broke and starts again")
+        await clock.sleep_until(clock.now() + 1.0)

@@ -305,3 +305,12 @@ async def test_a_session_keeps_its_customer_when_the_key_changes_or_deletes_him(
     assert session["personaName"] == "Radka" and session["score"]["overall"] is not None
     status, kind, card = await office.file(f"/api/sessions/{made['sessionId']}/report")
     assert (status, kind, card[:5]) == (200, "application/pdf", b"%PDF-")
+
+
+async def test_texts_in_metadata_and_documents_are_cleaned_as_all_others_are(server: Server) -> None:
+    office = Office(server)
+    made = await office.create(metadata={"store\u0000": ["Brno\u0000", {"till": "4\u0007"}]})
+    assert (await office.session(made["sessionId"]))["metadata"] == {"store": ["Brno", {"till": "4"}]}
+    await office.ask("PUT", "/api/personas/own_radka", persona_document() | {"name": "Rad\u0000ka"})
+    mine = {one["id"]: one for one in (await office.ask("GET", "/api/personas"))["personas"]}
+    assert mine["own_radka"]["name"] == "Radka"

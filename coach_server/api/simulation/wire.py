@@ -5,10 +5,9 @@ from __future__ import annotations
 from datetime import UTC, datetime
 from typing import Annotated, Any, Literal
 
-import orjson
-from pydantic import BeforeValidator, ConfigDict, Field, field_validator
+from pydantic import BeforeValidator, ConfigDict, Field, model_validator
 
-from coach_server.api.wire import MAX_METADATA_BYTES, Id, Inbound, Text
+from coach_server.api.wire import Id, Inbound, Metadata, Text, cleaned_json
 
 Slug = Annotated[str, Field(pattern=r"^[A-Za-z0-9_.-]{1,64}$")]
 MAX_BATCH = 1000
@@ -26,21 +25,10 @@ class CreateSession(Inbound):
     """Left out: the server's default, where the persona speaks it."""
     client: Annotated[Text, Field(max_length=64)] | None = None
     """Which program it is for: `unity-vr`, `web`."""
-    metadata: dict[str, Any] | None = None
+    metadata: Metadata | None = None
     """Anything, up to 16 kB."""
     storeTranscript: bool = True
     """False: nothing that is said is kept; the score has no quotes."""
-
-    @field_validator("metadata")
-    @classmethod
-    def _bounded(cls, value: dict[str, Any] | None) -> dict[str, Any] | None:
-        try:
-            size = len(orjson.dumps(value))
-        except TypeError:
-            raise ValueError("must be JSON") from None
-        if size > MAX_METADATA_BYTES:
-            raise ValueError(f"must not be larger than {MAX_METADATA_BYTES} bytes")
-        return value
 
 
 class UploadEvents(Inbound):
@@ -54,6 +42,11 @@ class Document(Inbound):
     """A persona or scenario in the form of the catalog's files."""
 
     model_config = ConfigDict(extra="allow")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _clean(cls, value: object) -> object:
+        return cleaned_json(value)
 
 
 def _day(value: object) -> object:

@@ -27,7 +27,7 @@ from coach_server.providers.bus import Bus
 from coach_server.providers.realtime import Connection
 from coach_server.services.access import Principal
 from coach_server.services.costs import CostGovernor
-from coach_server.services.live import Alarm
+from coach_server.services.live import Alarm, always
 from coach_server.services.simulation.access import ID, acting_trainee, may_act, unknown
 from coach_server.services.simulation.casting import Casting
 from coach_server.services.simulation.director import Director
@@ -132,17 +132,13 @@ class Simulations:
         """Own every session's task until cancelled."""
         async with asyncio.TaskGroup() as group:
             self._group = group
-            group.create_task(self._always(self._alarm.run), name="alarm of the simulations")
-            group.create_task(self._always(self._keep_leases), name="leases of the simulations")
+            group.create_task(
+                always(self._clock, self._alarm.run, "simulations"), name="alarm of the simulations"
+            )
+            group.create_task(
+                always(self._clock, self._keep_leases, "simulations"), name="leases of the simulations"
+            )
             ready.set()
-
-    async def _always(self, work: Callable[[], Awaitable[None]]) -> None:
-        while True:
-            try:
-                await work()
-            except Exception as error:
-                logger.opt(exception=error).error("A helper of the simulations broke and starts again")
-            await self._clock.sleep_until(self._clock.now() + 1.0)
 
     async def drain(self) -> None:
         """Save every session and let go of it: another instance, or this one after its restart, goes on."""
