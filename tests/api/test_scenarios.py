@@ -100,3 +100,13 @@ async def test_a_scenario_that_cannot_be_is_refused_by_field(tmp_path: Path) -> 
             answer = await desk.ask("PUT", path, body, status=400)
             assert field is None or answer["field"].startswith(field), (field, answer)
         await desk.ask("PUT", OWN, {**right, "methodology": "nothing"}, status=404)
+
+
+async def test_texts_of_a_scenario_are_cleaned_as_all_others_are(tmp_path: Path) -> None:
+    async with serving(tmp_path) as server:
+        desk = Desk(server)
+        made = document()
+        made["nl"]["title"] = "Een \u0000andere\u0007 naam"
+        await desk.ask("PUT", OWN, made)
+        listed = (await desk.ask("GET", "/api/roleplay/scenarios?language=nl"))["scenarios"]
+        assert {one["id"]: one["title"] for one in listed}["our-own"] == "Een andere naam"

@@ -6,9 +6,9 @@ from __future__ import annotations
 from datetime import UTC, datetime
 from typing import Annotated, Any, Literal
 
-from pydantic import BeforeValidator, Field, field_validator
+from pydantic import BeforeValidator, Field, field_validator, model_validator
 
-from coach_server.api.wire import MAX_TEXT, Consent, Id, Inbound, Language, Millis, Text
+from coach_server.api.wire import MAX_TEXT, Consent, Id, Inbound, Language, Millis, Text, cleaned_json
 
 MAX_EMAIL = 254
 MAX_DURATION_MS = 3_600_000
@@ -112,6 +112,11 @@ class UserChoices(Inbound):
 class ScenarioDocument(Inbound):
     """A scenario of one's own, in the form of the catalog's files: `methodology`, `persona`, and one story by
     language (`nl`, `en`, `he`)."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _clean(cls, value: object) -> object:
+        return cleaned_json(value)
 
     methodology: Annotated[Text, Field(min_length=1, max_length=64)]
     persona: dict[str, Any] | None = None
